@@ -1,0 +1,416 @@
+"""Every failure a user can meet: a code, one sentence in the artist's words, and what to do next.
+
+The same class is raised at both ends of the wire: the far end sends `code` and the values of the
+sentence, and `from_wire()` builds the class again. `docs/troubleshooting.md` has one entry per code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+
+class KeytweenError(Exception):
+    """The root of the tree; catch it to catch everything Keytween raises on purpose.
+
+    `sentence` and `next_step` are templates filled from the keyword arguments.
+    """
+
+    code: ClassVar[str] = "KT-000"
+    sentence: ClassVar[str] = "Something went wrong inside Keytween: {detail}."
+    next_step: ClassVar[str] = "Please report it with the output of `keytween doctor`."
+
+    def __init__(self, **values: object) -> None:
+        self.values: dict[str, str] = {key: str(value) for key, value in values.items()}
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The sentence with its values filled in."""
+        return self.sentence.format_map(_Lenient(self.values))
+
+    @property
+    def advice(self) -> str:
+        """What to do next, with its values filled in."""
+        return self.next_step.format_map(_Lenient(self.values))
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (from_wire, (self.code, self.values))
+
+
+class _Lenient(dict[str, str]):
+    """Fills a template although an older peer did not send every value."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+# ---- pictures --------------------------------------------------------------------------------------
+
+
+class PictureError(KeytweenError):
+    """A picture cannot be used; every picture error is one of these."""
+
+    code = "KT-100"
+    sentence = "The picture {name} cannot be used: {detail}."
+    next_step = "Open it in an image editor and save it again as PNG."
+
+
+class PictureMissing(PictureError):
+    """No file is where the picture should be."""
+
+    code = "KT-101"
+    sentence = "There is no picture at {name}."
+    next_step = "Check the path, or make the file again."
+
+
+class NotAPicture(PictureError):
+    """The file's bytes are no picture format that Keytween reads."""
+
+    code = "KT-102"
+    sentence = "{name} is not a picture that Keytween can read."
+    next_step = "Save it as PNG, JPEG, TIFF, WebP or OpenEXR."
+
+
+class PictureDamaged(PictureError):
+    """The header is there but the pixels are not all there."""
+
+    code = "KT-103"
+    sentence = "The picture {name} is damaged or cut short: {detail}."
+    next_step = "Copy or export it again; the file on disk is incomplete."
+
+
+class PictureEmpty(PictureError):
+    """The file has no bytes."""
+
+    code = "KT-104"
+    sentence = "The picture {name} is an empty file."
+    next_step = "Export it again; nothing was written to it."
+
+
+class PictureMislabelled(PictureError):
+    """The suffix says one format, the bytes another."""
+
+    code = "KT-105"
+    sentence = "{name} is named like {suffix} but holds {found}."
+    next_step = "Rename it with the right suffix, or export it again."
+
+
+class PictureAnimated(PictureError):
+    """The file holds several frames."""
+
+    code = "KT-106"
+    sentence = "{name} holds {count} frames; a keyframe is one picture."
+    next_step = "Export the frame you want as a still picture."
+
+
+class PictureTooLarge(PictureError):
+    """The header promises more pixels than the budget allows."""
+
+    code = "KT-107"
+    sentence = "{name} is {width} x {height} pixels, more than the limit of {limit_megapixels} megapixels."
+    next_step = "Scale it down, or raise `max_megapixels` in Keytween's settings."
+
+
+class PictureSizesDiffer(PictureError):
+    """The keyframes of one request do not have the same size."""
+
+    code = "KT-108"
+    sentence = "The keyframes have different sizes: {first} is {first_size}, {name} is {size}."
+    next_step = "Export all keyframes at one size."
+
+
+class PictureColourUnknown(PictureError):
+    """The file's colour space is one that Keytween does not handle."""
+
+    code = "KT-109"
+    sentence = "{name} is in the colour space {colour}, which Keytween does not know."
+    next_step = "Export it as sRGB or scene-linear Rec.709, or say which it is with `--colour`."
+
+
+class PictureUnwritable(PictureError):
+    """A picture cannot be written where it was asked for."""
+
+    code = "KT-110"
+    sentence = "The picture {name} cannot be written: {detail}."
+    next_step = "Check that the folder exists, can be written to and has room."
+
+
+class SequenceEmpty(PictureError):
+    """A number pattern matches no file."""
+
+    code = "KT-111"
+    sentence = "No picture matches {name}."
+    next_step = "Check the folder and the number pattern, for example `walk.####.png`."
+
+
+# ---- requests --------------------------------------------------------------------------------------
+
+
+class RequestError(KeytweenError):
+    """A request cannot be carried out as it was asked."""
+
+    code = "KT-200"
+    sentence = "This tween cannot be made: {detail}."
+    next_step = "Change the setting that is named and try again."
+
+
+class TooFewKeyframes(RequestError):
+    """Fewer than two keyframes were given."""
+
+    code = "KT-201"
+    sentence = "A tween needs at least two keyframes, and there is {count}."
+    next_step = "Select or name two keyframes or more."
+
+
+class NoRoomBetween(RequestError):
+    """Two keyframes leave no timeline frame between them."""
+
+    code = "KT-202"
+    sentence = "There is no frame between keyframe {first} and keyframe {second}."
+    next_step = "Move the keyframes apart, or shorten the first one."
+
+
+class UnknownEngine(RequestError):
+    """No engine has that name."""
+
+    code = "KT-203"
+    sentence = "There is no engine called {name}."
+    next_step = "Choose one of: {choices}."
+
+
+class UnknownEasing(RequestError):
+    """No easing has that name."""
+
+    code = "KT-204"
+    sentence = "There is no easing called {name}."
+    next_step = "Choose one of: {choices}."
+
+
+class BadSetting(RequestError):
+    """A setting is out of its range."""
+
+    code = "KT-205"
+    sentence = "The setting {name} cannot be {value}: {detail}."
+    next_step = "Give it a value in its range and try again."
+
+
+class EngineUnavailable(RequestError):
+    """The engine exists but cannot run here."""
+
+    code = "KT-206"
+    sentence = "The engine {name} cannot run here: {detail}."
+    next_step = "{fix}"
+
+
+class NothingSelected(RequestError):
+    """In Blender: the selection holds no usable keyframes."""
+
+    code = "KT-207"
+    sentence = "{count} image strip is selected; a tween needs at least two."
+    next_step = "Select two or more image strips in the sequencer, in any order."
+
+
+class StripUnusable(RequestError):
+    """In Blender: a selected strip cannot be captured as a keyframe."""
+
+    code = "KT-208"
+    sentence = "The strip {name} cannot be a keyframe: {detail}."
+    next_step = "Deselect it, or replace it with an image strip."
+
+
+class OutputUnwritable(RequestError):
+    """The folder for the frames cannot be made or written to."""
+
+    code = "KT-209"
+    sentence = "The frames cannot be written to {name}: {detail}."
+    next_step = "Choose another folder, or free some space."
+
+
+# ---- the daemon ------------------------------------------------------------------------------------
+
+
+class DaemonError(KeytweenError):
+    """The daemon cannot be reached or will not talk to us."""
+
+    code = "KT-300"
+    sentence = "The daemon cannot be used: {detail}."
+    next_step = "Run `keytween doctor`."
+
+
+class DaemonNotRunning(DaemonError):
+    """No daemon answers."""
+
+    code = "KT-301"
+    sentence = "No Keytween daemon is running."
+    next_step = "Start one with `keytween serve`, or press Start in Blender's Keytween panel."
+
+
+class DaemonUnreachable(DaemonError):
+    """A connection file is there but nobody answers at its address."""
+
+    code = "KT-302"
+    sentence = "The daemon at {endpoint} does not answer."
+    next_step = "It may have been killed: start it again with `keytween serve`."
+
+
+class KeyRefused(DaemonError):
+    """The daemon does not know our key."""
+
+    code = "KT-303"
+    sentence = "The daemon at {endpoint} refuses our key."
+    next_step = "Reconnect so that the current connection file is read, or ask its owner to authorise the key."
+
+
+class ProtocolMismatch(DaemonError):
+    """The two ends speak different versions of the protocol."""
+
+    code = "KT-304"
+    sentence = "This client speaks protocol {ours}, the daemon speaks {theirs}."
+    next_step = "Update the older of the two: client {client_version}, daemon {daemon_version}."
+
+
+class DaemonAlreadyRunning(DaemonError):
+    """Another daemon owns the state folder."""
+
+    code = "KT-305"
+    sentence = "A daemon is already running here (process {pid}, {endpoint})."
+    next_step = "Use that one, or stop it with `keytween stop`."
+
+
+class DaemonWouldNotStart(DaemonError):
+    """The daemon was started but did not become ready."""
+
+    code = "KT-306"
+    sentence = "The daemon did not start: {detail}."
+    next_step = "Read the log at {log}, or run `keytween doctor`."
+
+
+class DaemonTimeout(DaemonError):
+    """The daemon took too long to answer."""
+
+    code = "KT-307"
+    sentence = "The daemon did not answer within {seconds} seconds."
+    next_step = "It may be busy or stopped: look with `keytween jobs list`, then try again."
+
+
+class ConnectionFileUnsafe(DaemonError):
+    """Somebody else could read or write the connection file."""
+
+    code = "KT-308"
+    sentence = "The connection file {name} can be read or written by other users."
+    next_step = "Remove it and start the daemon again."
+
+
+# ---- messages --------------------------------------------------------------------------------------
+
+
+class MessageError(KeytweenError):
+    """A message on the wire is not what the protocol says."""
+
+    code = "KT-400"
+    sentence = "A message could not be understood: {detail}."
+    next_step = "Update Keytween at both ends; if it stays, report it."
+
+
+class MessageTooLarge(MessageError):
+    """A message or one of its blobs is over the limit."""
+
+    code = "KT-401"
+    sentence = "{name} is {size} bytes, more than the {limit} bytes that one message may carry."
+    next_step = "Send smaller pictures, or fewer keyframes at once."
+
+
+class UnknownMessage(MessageError):
+    """The far end does not know this kind of message."""
+
+    code = "KT-402"
+    sentence = "The far end does not know the message {name}."
+    next_step = "Update the older end."
+
+
+# ---- jobs ------------------------------------------------------------------------------------------
+
+
+class JobError(KeytweenError):
+    """A job could not be finished."""
+
+    code = "KT-500"
+    sentence = "The job could not be finished: {detail}."
+    next_step = "Try again; the daemon's log says more."
+
+
+class UnknownJob(JobError):
+    """The daemon has no such job; it is never reported as done."""
+
+    code = "KT-501"
+    sentence = "The daemon knows no job {job_id}."
+    next_step = "It may have been cleared: send it again."
+
+
+class JobIdTaken(JobError):
+    """The same job id was sent with another request."""
+
+    code = "KT-502"
+    sentence = "The job id {job_id} already belongs to another request."
+    next_step = "Send the request again under a new id."
+
+
+class WorkerLost(JobError):
+    """The worker died on this job too often."""
+
+    code = "KT-503"
+    sentence = "The worker died {attempts} times on this job: {detail}."
+    next_step = "Try smaller pictures or another engine; the daemon's log says more."
+
+
+class QueueFull(JobError):
+    """The queue is at its limit."""
+
+    code = "KT-504"
+    sentence = "The queue is full: {limit} jobs are waiting."
+    next_step = "Wait for some to finish, or cancel them with `keytween jobs cancel`."
+
+
+class DiskFull(JobError):
+    """There is no room for frames."""
+
+    code = "KT-505"
+    sentence = "The disk is full: the frames cannot be written to {name}."
+    next_step = "Free some space; the job goes on from its last finished frame when it is sent again."
+
+
+class Cancelled(JobError):
+    """The job was cancelled; not a fault, but it has no result."""
+
+    code = "KT-506"
+    sentence = "The job was cancelled."
+    next_step = "The frames that were finished are kept; send it again to make the rest."
+
+
+class EngineFailed(JobError):
+    """The engine raised something nobody foresaw."""
+
+    code = "KT-507"
+    sentence = "The engine {name} failed: {detail}."
+    next_step = "Please report it with the output of `keytween doctor`."
+
+
+def error_classes() -> Iterator[type[KeytweenError]]:
+    """Every class of the tree, the root first."""
+    pending: list[type[KeytweenError]] = [KeytweenError]
+    while pending:
+        cls = pending.pop(0)
+        yield cls
+        pending.extend(cls.__subclasses__())
+
+
+def from_wire(code: str, values: Mapping[str, str]) -> KeytweenError:
+    """The error that the far end raised; a code from a newer peer becomes the root with its text."""
+    for cls in error_classes():
+        if cls.code == code:
+            return cls(**values)
+    return KeytweenError(detail=values.get("detail") or f"unknown error {code}")

@@ -1,0 +1,158 @@
+"""From keyframes, exposure and easing to what each timeline frame shows. Pure, integer frames only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from keytween_wire.easing import LINEAR, Easing
+from keytween_wire.errors import BadSetting, NoRoomBetween, TooFewKeyframes
+
+SAME_POSITION = 1e-6
+"""Positions closer than this are one drawing: an eye, and 16 bits of colour, cannot tell them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframe:
+    """An image's place in time.
+
+    `frame` is the timeline frame where it starts, `hold` how many frames it is held before the change
+    begins (1: no hold), `easing` the curve of the segment that leaves it, `exposure` that segment's
+    exposure where it differs from the plan's.
+    """
+
+    frame: int
+    hold: int = 1
+    easing: Easing = LINEAR
+    exposure: int | None = None
+
+    @property
+    def leaves(self) -> int:
+        """The last frame of the hold: position 0 of the segment that follows."""
+        return self.frame + self.hold - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The stretch between two keyframes: position 0 is at frame `start`, position 1 at frame `end`."""
+
+    index: int
+    start: int
+    end: int
+    easing: Easing
+    exposure: int
+
+    @property
+    def duration(self) -> int:
+        """Frames from the first keyframe's last to the second keyframe's first."""
+        return self.end - self.start
+
+    def position_at(self, step: float) -> float:
+        """The eased position at a share (0..1) of the segment's duration; may overshoot 0..1."""
+        return self.easing(step, duration=self.duration)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One in-between: a position in a segment. Overshooting easings leave 0..1."""
+
+    segment: int
+    position: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cel:
+    """What one timeline frame shows: a keyframe or a drawing, by index; exactly one is set."""
+
+    keyframe: int | None = None
+    drawing: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to draw, and what each timeline frame shows.
+
+    `cels[i]` belongs to timeline frame `first_frame + i`; the last one is the last keyframe, once.
+    """
+
+    first_frame: int
+    drawings: tuple[Drawing, ...]
+    cels: tuple[Cel, ...]
+
+    @property
+    def last_frame(self) -> int:
+        """The timeline frame of the last keyframe."""
+        return self.first_frame + len(self.cels) - 1
+
+    def positions(self, segments: int) -> tuple[tuple[float, ...], ...]:
+        """The drawings' positions, one tuple per segment, in timeline order (MorphRequest's form)."""
+        return tuple(tuple(d.position for d in self.drawings if d.segment == s) for s in range(segments))
+
+
+def segments(keyframes: Sequence[Keyframe], *, exposure: int = 1) -> tuple[Segment, ...]:
+    """The segments between keyframes in time order.
+
+    Raises TooFewKeyframes, NoRoomBetween (no frame between two keyframes) or BadSetting.
+    """
+    if len(keyframes) < 2:
+        raise TooFewKeyframes(count=len(keyframes))
+    _check(exposure=exposure)
+    found: list[Segment] = []
+    for index, (left, right) in enumerate(zip(keyframes, keyframes[1:], strict=False)):
+        _check(hold=left.hold, exposure=exposure if left.exposure is None else left.exposure)
+        if right.frame - left.leaves < 2:
+            raise NoRoomBetween(first=index + 1, second=index + 2)
+        found.append(Segment(index, left.leaves, right.frame, left.easing, left.exposure or exposure))
+    return tuple(found)
+
+
+def plan(keyframes: Sequence[Keyframe], *, exposure: int = 1, count: int | None = None) -> Plan:
+    """Positions and exposure for every timeline frame from the first keyframe to the last.
+
+    `exposure` holds each drawing for so many frames, counted from the keyframe that the segment leaves;
+    a remainder shortens the last drawing. `count` asks instead for so many drawings in each segment,
+    spread evenly (fewer where the segment has fewer frames). Drawings whose eased positions coincide
+    are one drawing; those that coincide with a keyframe are that keyframe.
+    """
+    if count is not None and count < 0:
+        raise BadSetting(name="in-betweens", value=count, detail="it must be 0 or more")
+    drawings: list[Drawing] = []
+    cels: list[Cel] = []
+    for segment, left in zip(segments(keyframes, exposure=exposure), keyframes, strict=False):
+        cels += [Cel(keyframe=segment.index)] * (left.hold - 1)
+        known: dict[float, Cel] = {0.0: Cel(keyframe=segment.index), 1.0: Cel(keyframe=segment.index + 1)}
+        for step in _steps(segment, count):
+            position = segment.position_at(step)
+            cel = _find(known, position)
+            if cel is None:
+                cel = known[position] = Cel(drawing=len(drawings))
+                drawings.append(Drawing(segment.index, position))
+            cels.append(cel)
+    cels.append(Cel(keyframe=len(keyframes) - 1))
+    return Plan(keyframes[0].frame, tuple(drawings), tuple(cels))
+
+
+def spaced(number: int, *, in_betweens: int, exposure: int = 1, first: int = 1) -> tuple[Keyframe, ...]:
+    """Keyframes so far apart that `in_betweens` drawings of `exposure` frames fit between neighbours."""
+    _check(exposure=exposure)
+    stride = (in_betweens + 1) * exposure
+    return tuple(Keyframe(first + i * stride) for i in range(number))
+
+
+def _steps(segment: Segment, count: int | None) -> list[float]:
+    """For each frame of the segment, the share of its duration at which its drawing stands."""
+    frames = range(segment.duration)
+    if count is None:
+        return [(f - f % segment.exposure) / segment.duration for f in frames]
+    slots = min(count + 1, segment.duration)
+    return [(f * slots // segment.duration) / slots for f in frames]
+
+
+def _find(known: dict[float, Cel], position: float) -> Cel | None:
+    return next((cel for p, cel in known.items() if abs(p - position) < SAME_POSITION), None)
+
+
+def _check(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise BadSetting(name=name, value=value, detail="it must be 1 or more")

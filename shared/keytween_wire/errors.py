@@ -262,7 +262,7 @@ class KeyRefused(DaemonError):
 
     code = "KT-303"
     sentence = "The daemon at {endpoint} refuses our key."
-    next_step = "Reconnect so that the current connection file is read, or ask its owner to authorise the key."
+    next_step = "Reconnect so that the current connection file is read, or have the key authorised."
 
 
 class ProtocolMismatch(DaemonError):

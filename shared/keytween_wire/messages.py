@@ -288,7 +288,7 @@ class JobChanged:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """How far the job is. Only the newest is kept, so numbers may have gaps. `eta_s` in seconds, -1 unknown."""
+    """How far the job is. Only the newest is kept, so numbers may have gaps. `eta_s`: seconds, -1 unknown."""
 
     job_id: str
     number: int

@@ -1,0 +1,88 @@
+"""The connection file: where the daemon listens and the keys to talk to it, readable by its user alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from keytween_wire import PROTOCOL, __version__
+from keytween_wire.errors import ConnectionFileUnsafe, DaemonError, DaemonNotRunning
+
+ENVIRONMENT = "KEYTWEEN_CONNECTION"
+
+
+def connection_path() -> Path:
+    """Where the daemon of this user writes its connection file; KEYTWEEN_CONNECTION overrides it."""
+    given = os.environ.get(ENVIRONMENT)
+    return Path(given) if given else _runtime_folder() / "keytween" / "connection.json"
+
+
+def _runtime_folder() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) if runtime else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The address and CURVE keys (Z85 text) of a daemon; `pid` and `boot_id` tell one start from another."""
+
+    endpoint: str
+    server_key: str
+    client_key: str
+    client_secret: str
+    pid: int = 0
+    boot_id: str = ""
+    protocol: int = PROTOCOL
+    version: str = __version__
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> Connection:
+        """The connection in the file; raises DaemonNotRunning, ConnectionFileUnsafe or DaemonError."""
+        file = Path(path) if path else connection_path()
+        try:
+            _refuse_strangers(file)
+            values = json.loads(file.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise DaemonNotRunning() from error
+        except (OSError, ValueError) as error:
+            raise DaemonError(detail=f"its connection file {file} cannot be read") from error
+        return cls._from(values, file)
+
+    @classmethod
+    def _from(cls, values: object, file: Path) -> Connection:
+        try:
+            known = {k: v for k, v in cast(dict[str, str], values).items() if k in cls.__slots__}
+            return cls(**known)  # type: ignore[arg-type]
+        except (TypeError, AttributeError) as error:
+            raise DaemonError(detail=f"its connection file {file} is not complete") from error
+
+    def save(self, path: Path | str | None = None) -> Path:
+        """Writes the file for this user alone, at once or not at all."""
+        file = Path(path) if path else connection_path()
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+        unfinished.unlink(missing_ok=True)
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(asdict(self), stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(file)
+        return file
+
+
+def _refuse_strangers(file: Path) -> None:
+    if sys.platform == "win32":
+        return
+    info = file.stat()
+    if info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077:
+        raise ConnectionFileUnsafe(name=file)

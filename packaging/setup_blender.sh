@@ -18,8 +18,11 @@ set -euo pipefail
 
 readonly WRONG_USE=2 NO_PACKAGES=69 BLENDER_BROKEN=70 CANNOT_HERE=77
 readonly SUITE=sid
-# python3-cattr: Blender's extension system imports it, Debian's package does not ask for it.
-readonly PACKAGES=(blender python3-cattr xvfb xauth libgl1-mesa-dri imagemagick xdotool)
+# Blender's extension system imports cattrs, requests and zstandard; Debian's package does not ask for them.
+readonly PACKAGES=(
+    blender python3-cattr python3-requests python3-zstandard
+    xvfb xauth libgl1-mesa-dri imagemagick xdotool
+)
 
 say() { printf 'setup_blender: %s\n' "$*"; }
 stop() {
@@ -69,7 +72,7 @@ bootstrap() {
     local dir=$1 mirror
     for mirror in $(mirrors); do
         [[ $mirror == default ]] && mirror=''
-        say "fetching a minimal Debian $SUITE (${mirror:-debootstrap\'s own mirror})"
+        say "fetching a minimal Debian $SUITE (from ${mirror:-the default mirror})"
         rm -rf --one-file-system "$dir/root.part"
         if debootstrap --variant=minbase --include=ca-certificates "$SUITE" "$dir/root.part" \
             ${mirror:+"$mirror"} >"$dir/bootstrap.log" 2>&1; then
@@ -142,9 +145,9 @@ check_window() {
     inside "$dir/root" env LIBGL_ALWAYS_SOFTWARE=1 timeout -k 5 120 \
         xvfb-run -a -s '-screen 0 1280x720x24' blender --factory-startup --gpu-backend opengl \
         --python-expr 'import bpy; bpy.app.timers.register(lambda: bpy.ops.wm.quit_blender() and None, first_interval=1)' \
-        >"$dir/window.log" 2>&1 || {
+        >"$dir/window.log" 2>&1 && ! grep -q '^Traceback' "$dir/window.log" || {
         tail -n 5 "$dir/window.log" >&2
-        stop $BLENDER_BROKEN "Blender does not open a window; its words are in $dir/window.log."
+        stop $BLENDER_BROKEN "Blender does not open as it should; its words are in $dir/window.log."
     }
 }
 
@@ -155,8 +158,20 @@ build() {
     mount_root "$dir/root"
     install_packages "$dir"
     check_window "$dir"
-    inside "$dir/root" blender --version 2>/dev/null | sed -n '1p' >"$dir/ready.part"
+    {
+        inside "$dir/root" blender --version 2>/dev/null | sed -n '1p'
+        echo "${PACKAGES[*]}"
+    } >"$dir/ready.part"
     mv "$dir/ready.part" "$dir/ready"
+}
+
+# Ready means: finished, and with the packages that this version of the script asks for.
+is_ready() {
+    [[ -f $1/ready && $(sed -n 2p "$1/ready") == "${PACKAGES[*]}" ]]
+}
+
+say_ready() {
+    say "$(sed -n 1p "$1/ready") is ready in $1${2:-}"
 }
 
 main() {
@@ -168,8 +183,8 @@ main() {
     require_machine
     local dir
     dir=$(realpath -m -- "${1:-${XDG_CACHE_HOME:-$HOME/.cache}/keytween/blender-window}")
-    if [[ -f $dir/ready ]]; then
-        say "$(<"$dir/ready") is ready in $dir"
+    if is_ready "$dir"; then
+        say_ready "$dir"
         return
     fi
     require_debootstrap
@@ -180,8 +195,8 @@ main() {
 
 if [[ -n ${KEYTWEEN_SETUP_INSIDE:-} ]]; then
     started=$SECONDS
-    [[ -f $1/ready ]] || build "$1"
-    say "$(<"$1/ready") is ready in $1 (took $((SECONDS - started)) s, $(du -sxm "$1" | cut -f1) MB)"
+    is_ready "$1" || build "$1"
+    say_ready "$1" " (took $((SECONDS - started)) s, $(du -sxm "$1" | cut -f1) MB)"
 else
     main "$@"
 fi

@@ -1,0 +1,174 @@
+"""A job's folder: its keyframes, its frames. A file is whole or not there, and its name proves it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from keytween.jobs.job import check_job_id
+from keytween_wire.errors import DiskFull, KeytweenError, MessageError, OutputUnwritable
+from keytween_wire.messages import MorphRequest
+
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
+_FRAME = re.compile(r"(\d{5})-([0-9a-f]{64})(\.[a-z0-9]{1,5})")
+UNFINISHED = "unfinished-"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFile:
+    """A finished frame on disk: drawing `index`, the SHA-256 of its bytes, its suffix and size in bytes."""
+
+    index: int
+    digest: str
+    suffix: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The file's name, which holds the digest, so that a whole file can be told from any other."""
+        return f"{self.index:05d}-{self.digest}{self.suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """The files of one job below the daemon's `jobs` folder."""
+
+    jobs: Path
+    job_id: str
+
+    def __post_init__(self) -> None:
+        check_job_id(self.job_id)
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return self.jobs / self.job_id
+
+    @property
+    def frames(self) -> Path:
+        """Where finished frames lie."""
+        return self.path / "frames"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one worker that computes this job."""
+        return self.path / "job.lock"
+
+    def keyframe(self, index: int, suffix: str) -> Path:
+        """The file of a keyframe's bytes."""
+        return self.path / f"keyframe-{index:03d}{suffix}"
+
+    def create(self, request: MorphRequest, blobs: Sequence[bytes]) -> None:
+        """Stores the keyframes, whole or not at all. Raises MessageError, DiskFull, OutputUnwritable."""
+        _check_blobs(request, blobs)
+        unfinished = self.jobs / f"{UNFINISHED}{self.job_id}"
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            (unfinished / "frames").mkdir(parents=True)
+            for index, (image, blob) in enumerate(zip(request.keyframes, blobs, strict=True)):
+                _write_durably(unfinished / f"keyframe-{index:03d}{image.suffix}", blob)
+            shutil.rmtree(self.path, ignore_errors=True)
+            unfinished.rename(self.path)
+            _sync_folder(self.jobs)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise translate(error, self.jobs) from error
+
+    def remove(self) -> None:
+        """Forgets the job's files."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def store(self, index: int, data: bytes, suffix: str) -> FrameFile:
+        """Makes a frame visible under its digest, at once and on disk, and notes it in the journal.
+
+        The journal is written last: it can lack a frame that a kill cut off, but never has one too many.
+        Raises DiskFull or OutputUnwritable.
+        """
+        frame = FrameFile(index, hashlib.sha256(data).hexdigest(), suffix, len(data))
+        unfinished = self.path / f"{UNFINISHED}{index:05d}-{os.getpid()}"
+        try:
+            _write_durably(unfinished, data)
+            unfinished.replace(self.frames / frame.name)
+            _sync_folder(self.frames)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise translate(error, self.frames) from error
+        with self.journal.open("a", encoding="utf-8") as journal:
+            journal.write(f"{index} {frame.digest}\n")
+        return frame
+
+    @property
+    def journal(self) -> Path:
+        """One line for each frame computed: drawing index and digest."""
+        return self.path / "computed.log"
+
+    def finished(self) -> dict[int, FrameFile]:
+        """The frames that are whole, by index; anything else in the folder is swept away."""
+        found: dict[int, FrameFile] = {}
+        for path in self.path.glob(f"{UNFINISHED}*"):
+            path.unlink(missing_ok=True)
+        for path in sorted(self.frames.iterdir()) if self.frames.is_dir() else ():
+            frame = _verify(path)
+            if frame is None or frame.index in found:
+                path.unlink(missing_ok=True)
+            else:
+                found[frame.index] = frame
+        return found
+
+    def read(self, frame: FrameFile) -> bytes | None:
+        """The bytes of a finished frame, None when the file is gone or is not what its name says."""
+        try:
+            data = (self.frames / frame.name).read_bytes()
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == frame.digest else None
+
+
+def translate(error: OSError, folder: Path) -> KeytweenError:
+    """The error of a disk in the artist's words."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(name=folder)
+    return OutputUnwritable(name=folder, detail=error.strerror or str(error))
+
+
+def _check_blobs(request: MorphRequest, blobs: Sequence[bytes]) -> None:
+    if len(blobs) != len(request.keyframes):
+        raise MessageError(detail=f"it names {len(request.keyframes)} keyframes but carries {len(blobs)}")
+    for image, blob in zip(request.keyframes, blobs, strict=True):
+        if not _SUFFIX.fullmatch(image.suffix):
+            raise MessageError(detail=f"{image.suffix!r} is not a file suffix")
+        if MorphRequest.digest_of(blob) != image.digest:
+            raise MessageError(detail=f"the bytes of {image.name or 'a keyframe'} are not what was announced")
+
+
+def _verify(path: Path) -> FrameFile | None:
+    match = _FRAME.fullmatch(path.name)
+    if match is None:
+        return None
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != match[2]:
+        return None
+    return FrameFile(int(match[1]), match[2], match[3], len(data))
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

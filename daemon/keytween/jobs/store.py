@@ -1,0 +1,302 @@
+"""JobStore: jobs, frames and events in SQLite. The queue is a query, and the store is its one owner.
+
+One connection in one thread: SQLite's WAL-reset bug (fixed in 3.51.3) needs two.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from keytween.jobs.folder import FrameFile
+from keytween.jobs.job import check_job_id, check_move
+from keytween_wire.codec import error_info, pack_dataclass, unpack_dataclass
+from keytween_wire.errors import DaemonError, JobIdTaken, KeytweenError, QueueFull, UnknownJob
+from keytween_wire.messages import (
+    ErrorInfo,
+    Event,
+    FrameMade,
+    JobChanged,
+    JobInfo,
+    JobState,
+    MorphRequest,
+    Progressed,
+)
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE jobs (
+    row INTEGER PRIMARY KEY,
+    job_id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    engine TEXT NOT NULL,
+    label TEXT NOT NULL,
+    request BLOB NOT NULL,
+    created REAL NOT NULL,
+    total INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    last_event INTEGER NOT NULL DEFAULT 0,
+    error BLOB
+) STRICT;
+CREATE INDEX jobs_by_state ON jobs (state, row);
+CREATE TABLE frames (
+    job_id TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
+    drawing INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    suffix TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    PRIMARY KEY (job_id, drawing)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    job_id TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (job_id, number)
+) STRICT, WITHOUT ROWID;
+"""
+_KINDS: dict[str, type[Event]] = {
+    "job-changed": JobChanged,
+    "progressed": Progressed,
+    "frame-made": FrameMade,
+}
+
+
+class JobStore:
+    """The jobs on disk. Every method is one transaction, durable when it returns."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._migrate(path)
+
+    def _migrate(self, path: Path | str) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise DaemonError(detail=f"its store {path} was written by a newer Keytween")
+        if version < SCHEMA:
+            self._db.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA};COMMIT;")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # ---- coming in
+
+    def known(self, job_id: str, request: MorphRequest) -> JobInfo | None:
+        """The job when the same one is in the store already; raises JobIdTaken when another has its id."""
+        check_job_id(job_id)
+        row = self._row(job_id)
+        if row is None:
+            return None
+        if unpack_dataclass(MorphRequest, row["request"]) != request:
+            raise JobIdTaken(job_id=job_id)
+        return self._info(row)
+
+    def submit(
+        self, job_id: str, request: MorphRequest, *, engine: str, label: str = "", limit: int = 10_000
+    ) -> JobInfo:
+        """Queues a new job; raises QueueFull."""
+        with self._transaction() as db:
+            waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
+            if waiting >= limit:
+                raise QueueFull(limit=limit)
+            db.execute(
+                "INSERT INTO jobs (job_id, state, engine, label, request, created, total)"
+                " VALUES (?,?,?,?,?,?,?)",
+                (job_id, "queued", engine, label, pack_dataclass(request), time.time(), request.total),
+            )
+            self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
+        return self.job(job_id)
+
+    # ---- moving on
+
+    def next_queued(self) -> str | None:
+        """The id of the job that has waited longest."""
+        row = self._db.execute(
+            "SELECT job_id FROM jobs WHERE state = 'queued' ORDER BY row LIMIT 1"
+        ).fetchone()
+        return row["job_id"] if row else None
+
+    def move(self, job_id: str, state: JobState, *, error: KeytweenError | None = None) -> JobChanged:
+        """Moves a job and tells of it; raises UnknownJob or MoveRefused."""
+        info = None if error is None else error_info(error)
+        with self._transaction() as db:
+            row = self._existing(job_id)
+            check_move(JobState(row["state"]), state)
+            packed = None if info is None else pack_dataclass(info)
+            db.execute("UPDATE jobs SET state = ?, error = ? WHERE job_id = ?", (state.value, packed, job_id))
+            if state.ended:
+                db.execute("DELETE FROM events WHERE job_id = ? AND kind = 'progressed'", (job_id,))
+            event = JobChanged(job_id, self._next_number(job_id), state, info)
+            self._append(event, "job-changed")
+        return event
+
+    def requeue_running(self) -> tuple[str, ...]:
+        """At the daemon's start: whatever ran when it died waits again, in its old place."""
+        rows = self._db.execute("SELECT job_id FROM jobs WHERE state = 'running' ORDER BY row").fetchall()
+        for row in rows:
+            self.move(row["job_id"], JobState.QUEUED)
+        return tuple(row["job_id"] for row in rows)
+
+    def count_attempt(self, job_id: str) -> int:
+        """Notes that a worker died on the job; returns how often since its last new frame."""
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE job_id = ?", (job_id,))
+            return self._existing(job_id)["attempts"]
+
+    def add_frame(self, job_id: str, frame: FrameFile) -> FrameMade | None:
+        """Notes a finished frame; None when it was known. A new frame forgives earlier attempts."""
+        with self._transaction() as db:
+            row = self._existing(job_id)
+            added = db.execute(
+                "INSERT OR IGNORE INTO frames VALUES (?,?,?,?,?)",
+                (job_id, frame.index, frame.digest, frame.suffix, frame.size),
+            )
+            if added.rowcount == 0:
+                return None
+            db.execute("UPDATE jobs SET attempts = 0 WHERE job_id = ?", (job_id,))
+            request = unpack_dataclass(MorphRequest, row["request"])
+            event = _frame_made(job_id, self._next_number(job_id), frame, request)
+            self._append(event, "frame-made")
+        return event
+
+    def drop_frame(self, job_id: str, index: int) -> None:
+        """Forgets a frame whose file is gone or damaged, so that it is made again."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM frames WHERE job_id = ? AND drawing = ?", (job_id, index))
+
+    def progress(self, job_id: str, *, phase: str, step: int, steps: int, eta_s: float) -> Progressed:
+        """Notes how far the job is; only the newest is kept."""
+        with self._transaction() as db:
+            row = self._existing(job_id)
+            db.execute("DELETE FROM events WHERE job_id = ? AND kind = 'progressed'", (job_id,))
+            done, number = self._frames_done(job_id), self._next_number(job_id)
+            event = Progressed(job_id, number, phase, step, steps, eta_s, done, row["total"])
+            self._append(event, "progressed")
+        return event
+
+    def clear(self, job_id: str = "") -> tuple[str, ...]:
+        """Forgets ended jobs, one or all; returns their ids. Raises UnknownJob for one that is not there."""
+        if job_id:
+            self._existing(job_id)
+        with self._transaction() as db:
+            rows = db.execute(
+                "DELETE FROM jobs WHERE state IN ('done','failed','cancelled')"
+                " AND ? IN ('', job_id) RETURNING job_id",
+                (job_id,),
+            ).fetchall()
+        return tuple(row["job_id"] for row in rows)
+
+    # ---- looking
+
+    def job(self, job_id: str) -> JobInfo:
+        """One job; raises UnknownJob."""
+        return self._info(self._existing(job_id))
+
+    def jobs(self, *, most: int = 1000) -> tuple[JobInfo, ...]:
+        """The jobs, newest first."""
+        rows = self._db.execute("SELECT * FROM jobs ORDER BY row DESC LIMIT ?", (most,)).fetchall()
+        return tuple(self._info(row) for row in rows)
+
+    def job_ids(self) -> frozenset[str]:
+        """The ids of all jobs."""
+        return frozenset(row["job_id"] for row in self._db.execute("SELECT job_id FROM jobs"))
+
+    def request(self, job_id: str) -> MorphRequest:
+        """What a job was asked to do; raises UnknownJob."""
+        return unpack_dataclass(MorphRequest, self._existing(job_id)["request"])
+
+    def frames(self, job_id: str) -> dict[int, FrameFile]:
+        """A job's finished frames by index."""
+        rows = self._db.execute("SELECT * FROM frames WHERE job_id = ? ORDER BY drawing", (job_id,))
+        return {r["drawing"]: FrameFile(r["drawing"], r["digest"], r["suffix"], r["size"]) for r in rows}
+
+    def events(self, job_id: str, since: int, *, most: int) -> tuple[Event, ...]:
+        """A job's events after number `since`, oldest first."""
+        rows = self._db.execute(
+            "SELECT kind, body FROM events WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?",
+            (job_id, since, most),
+        )
+        return tuple(unpack_dataclass(_KINDS[row["kind"]], row["body"]) for row in rows)
+
+    def busy(self) -> bool:
+        """Whether any job waits or runs."""
+        return (
+            self._db.execute("SELECT 1 FROM jobs WHERE state IN ('queued','running') LIMIT 1").fetchone()
+            is not None
+        )
+
+    # ---- inside a transaction
+
+    def _row(self, job_id: str) -> sqlite3.Row | None:
+        return self._db.execute("SELECT * FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+
+    def _existing(self, job_id: str) -> sqlite3.Row:
+        row = self._row(job_id)
+        if row is None:
+            raise UnknownJob(job_id=job_id)
+        return row
+
+    def _next_number(self, job_id: str) -> int:
+        row = self._db.execute(
+            "UPDATE jobs SET last_event = last_event + 1 WHERE job_id = ? RETURNING last_event", (job_id,)
+        ).fetchone()
+        return row["last_event"]
+
+    def _append(self, event: Event, kind: str) -> None:
+        self._db.execute(
+            "INSERT INTO events VALUES (?,?,?,?)", (event.job_id, event.number, kind, pack_dataclass(event))
+        )
+
+    def _frames_done(self, job_id: str) -> int:
+        return self._db.execute("SELECT count(*) FROM frames WHERE job_id = ?", (job_id,)).fetchone()[0]
+
+    def _info(self, row: sqlite3.Row) -> JobInfo:
+        job_id = row["job_id"]
+        found = self._db.execute(
+            "SELECT body FROM events WHERE job_id = ? AND kind = 'progressed'", (job_id,)
+        ).fetchone()
+        now = unpack_dataclass(Progressed, found["body"]) if found else Progressed(job_id, 0, "", 0, 0)
+        return JobInfo(
+            job_id=job_id,
+            state=JobState(row["state"]),
+            engine=row["engine"],
+            label=row["label"],
+            created=row["created"],
+            frames_done=self._frames_done(job_id),
+            frames_total=row["total"],
+            phase=now.phase,
+            step=now.step,
+            steps=now.steps,
+            eta_s=now.eta_s,
+            last_event=row["last_event"],
+            attempts=row["attempts"],
+            error=unpack_dataclass(ErrorInfo, row["error"]) if row["error"] else None,
+        )
+
+
+def _frame_made(job_id: str, number: int, frame: FrameFile, request: MorphRequest) -> FrameMade:
+    index = frame.index
+    for segment, positions in enumerate(request.positions):
+        if index < len(positions):
+            return FrameMade(
+                job_id, number, frame.index, segment, positions[index], frame.digest, frame.suffix, frame.size
+            )
+        index -= len(positions)
+    raise UnknownJob(job_id=f"{job_id}, drawing {frame.index}")

@@ -1,0 +1,171 @@
+"""The child process: opens the engine, drives render(), reports, cleans up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import zmq
+
+from keytween.jobs.folder import FrameFile, JobFolder
+from keytween.jobs.link import (
+    Abandon,
+    Ended,
+    Found,
+    FrameReady,
+    LinkKeys,
+    Ready,
+    Run,
+    Said,
+    Working,
+    call_home,
+    hear,
+    say,
+)
+from keytween_wire.codec import error_info
+from keytween_wire.errors import EngineFailed, JobError, KeytweenError, PictureMissing
+from keytween_wire.messages import MorphRequest
+
+log = logging.getLogger(__name__)
+LOCK_TIMEOUT_S = 15.0
+REPORT_EVERY_S = 0.1
+
+
+def compute(
+    folder: JobFolder, request: MorphRequest, *, max_megapixels: float, tell: Callable[[Said], None]
+) -> Generator[None, None, None]:
+    """Computes what the job lacks, a step at a time: the caller may close it between any two."""
+    with _sole_worker(folder):
+        finished = folder.finished()
+        for frame in finished.values():
+            tell(_ready(folder, frame, computed=False))
+        tell(Found(folder.job_id, tuple(sorted(finished))))
+        yield
+        if len(finished) < request.total:
+            yield from _compute_rest(folder, request, frozenset(finished), max_megapixels, tell)
+
+
+def _compute_rest(
+    folder: JobFolder,
+    request: MorphRequest,
+    skip: frozenset[int],
+    max_megapixels: float,
+    tell: Callable[[Said], None],
+) -> Iterator[None]:
+    # Imported here: the engines' libraries are heavy, and a job with nothing left to do needs none.
+    from keytween.engines.base import Frame
+    from keytween.images import encode
+    from keytween.render import open_keyframes, render
+
+    keyframes = open_keyframes(request, _keyframe_bytes(folder, request), max_megapixels=max_megapixels)
+    last_report = 0.0
+    for made in render(request, keyframes, skip=skip):
+        if isinstance(made, Frame):
+            data, suffix = encode(made.picture, request.file_format)
+            frame = folder.store(made.index, data, suffix)
+            tell(_ready(folder, frame, computed=True))
+        elif time.monotonic() - last_report >= REPORT_EVERY_S:
+            last_report = time.monotonic()
+            step = made.progress
+            tell(Working(folder.job_id, step.phase, step.step, step.steps, made.eta_s))
+        yield
+
+
+def _keyframe_bytes(folder: JobFolder, request: MorphRequest) -> list[bytes]:
+    found: list[bytes] = []
+    for index, image in enumerate(request.keyframes):
+        path = folder.keyframe(index, image.suffix)
+        if not path.is_file():
+            raise PictureMissing(name=image.name or path)
+        found.append(path.read_bytes())
+    return found
+
+
+def _ready(folder: JobFolder, frame: FrameFile, *, computed: bool) -> FrameReady:
+    return FrameReady(folder.job_id, frame.index, frame.digest, frame.suffix, frame.size, computed)
+
+
+@contextmanager
+def _sole_worker(folder: JobFolder) -> Iterator[None]:
+    """Waits for a worker of an earlier daemon that has not noticed yet that it is alone."""
+    lock = filelock.FileLock(folder.lock, timeout=LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise JobError(detail="another worker still holds it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Worker:
+    """Takes one job at a time from the daemon."""
+
+    def __init__(self, keys: LinkKeys) -> None:
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._socket = call_home(self._context, keys)
+
+    def serve(self) -> None:
+        """Works until the daemon is gone (the watcher of standard input ends the process)."""
+        self._tell(Ready(os.getpid()))
+        while True:
+            message = hear(self._socket.recv_multipart())
+            if isinstance(message, Run):
+                self._tell(self._run(message))
+
+    def _run(self, run: Run) -> Ended:
+        folder = JobFolder(Path(run.folder).parent, run.job_id)
+        steps = compute(folder, run.request, max_megapixels=run.max_megapixels, tell=self._tell)
+        try:
+            for _ in steps:
+                if self._told_to_abandon(run.job_id):
+                    return Ended(run.job_id, abandoned=True)
+        except KeytweenError as error:
+            log.warning("job %s: %s", run.job_id, error, exc_info=True)
+            return Ended(run.job_id, error=error_info(error))
+        except Exception as error:  # the worker's boundary: whatever it is, the job must end
+            log.exception("job %s", run.job_id)
+            failed = EngineFailed(name=run.request.engine, detail=f"{type(error).__name__}: {error}")
+            return Ended(run.job_id, error=error_info(failed))
+        finally:
+            steps.close()
+        return Ended(run.job_id)
+
+    def _told_to_abandon(self, job_id: str) -> bool:
+        while self._socket.poll(0):
+            message = hear(self._socket.recv_multipart())
+            if isinstance(message, Abandon) and message.job_id == job_id:
+                return True
+        return False
+
+    def _tell(self, message: Said) -> None:
+        self._socket.send_multipart(say(message))
+
+
+def _leave_with_parent() -> None:
+    """Ends the process when the daemon's end of our standard input closes, however it died."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(0)
+
+
+def main() -> None:
+    """The child's entry: keys on the first line of standard input, then work."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(process)d %(levelname)s %(message)s")
+    keys = LinkKeys(**json.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    Worker(keys).serve()
+
+
+if __name__ == "__main__":
+    main()

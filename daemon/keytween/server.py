@@ -1,0 +1,404 @@
+"""The daemon: a ROUTER loop that decodes, asks the store, and encodes. Never blocks, never imports torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import filelock
+import psutil
+import zmq
+
+from keytween import __version__
+from keytween.config import Config
+from keytween.engines import choose, engine_infos
+from keytween.jobs.dispatch import Dispatch
+from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
+from keytween.jobs.link import Said, hear, say, worker_keys
+from keytween.jobs.store import JobStore
+from keytween.keys import CLIENTS, WORKERS, AllowList, KeyPair, authorised_keys, new_connection
+from keytween_wire import PROTOCOL
+from keytween_wire.codec import decode, encode, error_info, number_of
+from keytween_wire.connection import Connection
+from keytween_wire.errors import (
+    BadSetting,
+    DaemonAlreadyRunning,
+    EngineUnavailable,
+    KeytweenError,
+    MessageError,
+    ProtocolMismatch,
+    UnknownEngine,
+    UnknownMessage,
+)
+from keytween_wire.messages import (
+    Accepted,
+    Cancel,
+    Clear,
+    Done,
+    Failed,
+    FrameMade,
+    Hello,
+    Jobs,
+    Limits,
+    ListJobs,
+    Message,
+    MorphRequest,
+    Ping,
+    Reply,
+    Stop,
+    Submit,
+    Unwatch,
+    Watch,
+    Welcome,
+)
+
+log = logging.getLogger(__name__)
+TICK_MS = 50
+RETRY_MS = 5
+BURST = 8
+"""Events sent to one watcher before the loop looks at everything else again."""
+
+
+@dataclass(slots=True)
+class _Watcher:
+    """A client that watches a job: the newest event sent, and how many more it will take."""
+
+    number: int
+    credit: int
+    have: frozenset[int]
+
+
+class Server:
+    """One daemon. `serve` runs until it is told to stop."""
+
+    def __init__(self, config: Config, *, parent: int = 0) -> None:
+        self._config = config
+        self._limits = Limits(queued_jobs=config.queued_jobs)
+        self._parent = _find_parent(parent)
+        self._jobs_folder = config.state / "jobs"
+        self._watchers: dict[tuple[bytes, str], _Watcher] = {}
+        self._pending: set[str] = set()
+        self._stopping = False
+        self._stop_when_idle = False
+        self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _sole_daemon(config)
+        self._store = JobStore(config.state / "jobs.sqlite")
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._open_doors()
+
+    # ---- starting
+
+    def _open_doors(self) -> None:
+        server, client, worker = KeyPair.new(), KeyPair.new(), KeyPair.new()
+        self._allowed = AllowList()
+        for public in {client.public, *authorised_keys(self._config.state)}:
+            self._allowed.allow(CLIENTS, public)
+        self._allowed.allow(WORKERS, worker.public)
+        self._zap = self._context.socket(zmq.REP)
+        self._zap.linger = 0
+        self._zap.bind("inproc://zeromq.zap.01")
+        self._front = self._bind(server, CLIENTS)
+        self._back = self._bind(server, WORKERS)
+        self.connection = new_connection(_endpoint(self._front), server, client)
+        self._dispatch = Dispatch(
+            self._store,
+            self._jobs_folder,
+            worker_keys(_endpoint(self._back), server, worker),
+            send=self._to_worker,
+            changed=self._pending.add,
+            max_attempts=self._config.max_attempts,
+            idle_s=self._config.idle_s,
+            max_megapixels=self._config.max_megapixels,
+            log_file=self._config.log,
+        )
+
+    def _bind(self, server: KeyPair, domain: bytes) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.curve_server = 1
+        socket.curve_secretkey = server.secret.encode()
+        socket.zap_domain = domain
+        # Without this, a missing allow-list lets every key in.
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        socket.linger = 200
+        socket.router_mandatory = 1
+        socket.maxmsgsize = self._limits.blob_bytes
+        socket.handshake_ivl = 3000
+        socket.heartbeat_ivl = 5000
+        socket.heartbeat_timeout = 15000
+        socket.sndhwm = 32
+        socket.bind("tcp://127.0.0.1:*")
+        return socket
+
+    def _tidy(self) -> None:
+        """What a kill left behind: half-made job folders go, running jobs wait again."""
+        known = self._store.job_ids()
+        for path in self._jobs_folder.iterdir():
+            if path.is_dir() and path.name.removeprefix(UNFINISHED) not in known:
+                shutil.rmtree(path, ignore_errors=True)
+        for job_id in self._store.requeue_running():
+            log.info("job %s goes on", job_id)
+
+    # ---- the loop
+
+    def serve(self, *, ready: Callable[[Connection], None] | None = None) -> None:
+        """Runs until told to stop; `ready` is called once clients can connect."""
+        self._tidy()
+        poller = zmq.Poller()
+        for socket in (self._zap, self._front, self._back):
+            poller.register(socket, zmq.POLLIN)
+        self.connection.save(self._config.connection)
+        log.info("keytween %s listens at %s", __version__, self.connection.endpoint)
+        if ready:
+            ready(self.connection)
+        try:
+            while not self._finished():
+                found = dict(poller.poll(RETRY_MS if self._pending else TICK_MS))
+                self._turn(found)
+        finally:
+            self._close()
+
+    def _turn(self, found: dict[Any, int]) -> None:
+        if self._zap in found:
+            self._zap.send_multipart(self._allowed.answer(self._zap.recv_multipart()))
+        if self._back in found:
+            self._hear_worker()
+        if self._front in found:
+            self._hear_client()
+        self._dispatch.tick()
+        self._pump()
+
+    def _finished(self) -> bool:
+        if self._stopping:
+            return True
+        orphaned = self._parent is not None and not self._parent.is_running()
+        return (orphaned or self._stop_when_idle) and not self._store.busy()
+
+    def stop(self) -> None:
+        """Leaves the loop at its next turn."""
+        self._stopping = True
+
+    def _close(self) -> None:
+        self._dispatch.stop()
+        with suppress(OSError, KeytweenError):
+            if Connection.load(self._config.connection).boot_id == self.connection.boot_id:
+                self._config.connection.unlink()
+        for socket in (self._front, self._back, self._zap):
+            socket.close()
+        self._context.destroy(linger=200)
+        self._store.close()
+        self._lock.release()
+        log.info("stopped")
+
+    # ---- workers
+
+    def _to_worker(self, identity: bytes, message: Said) -> None:
+        with suppress(zmq.ZMQError):  # a worker that just died: the next tick notices
+            self._back.send_multipart([identity, *say(message)], flags=zmq.DONTWAIT)
+
+    def _hear_worker(self) -> None:
+        identity, *frames = self._back.recv_multipart()
+        self._dispatch.hear(identity, hear(frames))
+
+    # ---- clients
+
+    def _hear_client(self) -> None:
+        identity, *frames = self._front.recv_multipart()
+        number = number_of(frames)
+        try:
+            received = decode(frames, limits=self._limits)
+            reply = self._answer(identity, received.message, received.blobs)
+        except KeytweenError as error:
+            reply = Failed(error_info(error))
+        except Exception as error:  # the loop's boundary: one bad message never ends the daemon
+            log.exception("a message could not be answered")
+            reply = Failed(error_info(KeytweenError(detail=f"{type(error).__name__}: {error}")))
+        self._send(identity, encode(reply, number=number))
+
+    def _send(self, identity: bytes, frames: list[bytes]) -> bool:
+        """Whether it went out: not to a client that is gone or does not read."""
+        try:
+            self._front.send_multipart([identity, *frames], flags=zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError:
+            self._forget(identity)
+            return False
+        return True
+
+    def _forget(self, identity: bytes) -> None:
+        self._watchers = {key: w for key, w in self._watchers.items() if key[0] != identity}
+
+    def _answer(self, identity: bytes, message: Message, blobs: tuple[bytes, ...]) -> Reply:
+        match message:
+            case Hello():
+                return self._welcome(message)
+            case Submit():
+                return self._submit(message, blobs)
+            case Watch():
+                return self._watch(identity, message)
+            case Unwatch():
+                return Done(int(self._watchers.pop((identity, message.job_id), None) is not None))
+            case Cancel():
+                self._dispatch.cancel(message.job_id)
+                return Done(1)
+            case ListJobs():
+                job_id = message.job_id
+                return Jobs((self._store.job(job_id),) if job_id else self._store.jobs())
+            case Clear():
+                return self._clear(message)
+            case Ping():
+                return Done()
+            case Stop():
+                self._stop_when_idle, self._stopping = True, not message.when_idle
+                return Done()
+            case _:
+                raise UnknownMessage(name=type(message).__name__)
+
+    def _welcome(self, hello: Hello) -> Welcome:
+        if not hello.oldest <= PROTOCOL <= hello.newest:
+            raise ProtocolMismatch(
+                ours=f"{hello.oldest}..{hello.newest}",
+                theirs=PROTOCOL,
+                client_version=hello.version,
+                daemon_version=__version__,
+            )
+        default, _ = choose("auto")
+        return Welcome(
+            pid=os.getpid(),
+            boot_id=self.connection.boot_id,
+            default_engine=default,
+            engines=engine_infos(),
+            limits=self._limits,
+        )
+
+    def _submit(self, message: Submit, blobs: tuple[bytes, ...]) -> Accepted:
+        known = self._store.known(message.job_id, message.request)
+        if known is not None:
+            return Accepted(known, existing=True)
+        self._check(message.request)
+        JobFolder(self._jobs_folder, message.job_id).create(message.request, blobs)
+        engine, _ = choose(message.request.engine)
+        job = self._store.submit(
+            message.job_id,
+            message.request,
+            engine=engine,
+            label=message.label[:200],
+            limit=self._limits.queued_jobs,
+        )
+        self._pending.add(message.job_id)
+        return Accepted(job)
+
+    def _check(self, request: MorphRequest) -> None:
+        request.check()
+        for name, value, limit in (
+            ("keyframes", len(request.keyframes), self._limits.keyframes),
+            ("in-betweens", request.total, self._limits.drawings),
+        ):
+            if value > limit:
+                raise BadSetting(name=name, value=value, detail=f"one job may have {limit}")
+        _check_engine(request.engine)
+
+    def _watch(self, identity: bytes, message: Watch) -> Done:
+        self._store.job(message.job_id)
+        if message.credit < 1:
+            raise MessageError(detail="a watch needs credit")
+        watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have))
+        self._watchers[identity, message.job_id] = watcher
+        self._pending.add(message.job_id)
+        return Done(1)
+
+    def _clear(self, message: Clear) -> Done:
+        cleared = self._store.clear(message.job_id)
+        for job_id in cleared:
+            JobFolder(self._jobs_folder, job_id).remove()
+        return Done(len(cleared))
+
+    # ---- events
+
+    def _pump(self) -> None:
+        """Sends what watchers lack. A job stays pending while one of them could take more at once."""
+        pending = set(self._pending)
+        self._pending.clear()
+        for (identity, job_id), watcher in list(self._watchers.items()):
+            if job_id in pending and self._feed(identity, job_id, watcher):
+                self._pending.add(job_id)
+
+    def _feed(self, identity: bytes, job_id: str, watcher: _Watcher) -> bool:
+        """Sends a burst of events; whether there is more to send."""
+        if watcher.credit < 1:
+            return False
+        events = self._store.events(job_id, watcher.number, most=min(BURST, watcher.credit))
+        for event in events:
+            frames = encode(event)
+            if isinstance(event, FrameMade) and event.index not in watcher.have:
+                blob = self._frame_bytes(event)
+                if blob is None:
+                    watcher.number = event.number
+                    continue
+                frames.append(blob)
+            if not self._send(identity, frames):
+                return (identity, job_id) in self._watchers
+            watcher.number, watcher.credit = event.number, watcher.credit - 1
+        return len(events) == BURST
+
+    def _frame_bytes(self, event: FrameMade) -> bytes | None:
+        frame = FrameFile(event.index, event.digest, event.suffix, event.size)
+        blob = JobFolder(self._jobs_folder, event.job_id).read(frame)
+        if blob is None:
+            log.error("frame %s of job %s is gone or damaged", event.index, event.job_id)
+        return blob
+
+
+def _endpoint(socket: zmq.Socket[bytes]) -> str:
+    return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+
+
+def _find_parent(pid: int) -> psutil.Process | None:
+    """The process to outlive; one that is gone already counts as gone, not as never named."""
+    if not pid:
+        return None
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess as error:
+        raise BadSetting(name="parent", value=pid, detail="there is no such process") from error
+
+
+def _sole_daemon(config: Config) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(config.state / "daemon.lock", timeout=0.2)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        pid, endpoint = "?", "?"
+        with suppress(KeytweenError):
+            other = Connection.load(config.connection)
+            pid, endpoint = str(other.pid), other.endpoint
+        raise DaemonAlreadyRunning(pid=pid, endpoint=endpoint) from error
+    return lock
+
+
+def _check_engine(name: str) -> None:
+    chosen, _ = choose(name)
+    info = next((i for i in engine_infos() if i.name == chosen), None)
+    if info is None:
+        raise UnknownEngine(name=name, choices=", ".join(i.name for i in engine_infos()))
+    if not info.available:
+        raise EngineUnavailable(name=name, detail=info.reason, fix="Choose another engine.")
+
+
+def serve(config: Config, *, parent: int = 0, announce: Callable[[Connection], None] | None = None) -> None:
+    """Runs the daemon in this process until SIGINT, SIGTERM or Stop. Raises DaemonAlreadyRunning."""
+    server = Server(config, parent=parent)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server.serve(ready=announce)

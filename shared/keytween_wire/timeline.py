@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from keytween_wire.easing import LINEAR, Easing
 from keytween_wire.errors import BadSetting, NoRoomBetween, TooFewKeyframes
@@ -18,7 +20,7 @@ class Keyframe:
 
     `frame` is the timeline frame where it starts, `hold` how many frames it is held before the change
     begins (1: no hold), `easing` the curve of the segment that leaves it, `exposure` that segment's
-    exposure where it differs from the plan's.
+    exposure where it differs from the plan's. Nothing leaves the last keyframe: its three are not used.
     """
 
     frame: int
@@ -72,7 +74,8 @@ class Cel:
 class Plan:
     """What to draw, and what each timeline frame shows.
 
-    `cels[i]` belongs to timeline frame `first_frame + i`; the last one is the last keyframe, once.
+    `cels[i]` belongs to timeline frame `first_frame + i`; the last one is the last keyframe. It is
+    shown only there, unless an easing reaches it early, as bounces do.
     """
 
     first_frame: int
@@ -97,9 +100,10 @@ def segments(keyframes: Sequence[Keyframe], *, exposure: int = 1) -> tuple[Segme
     if len(keyframes) < 2:
         raise TooFewKeyframes(count=len(keyframes))
     _check(exposure=exposure)
+    for keyframe in keyframes:
+        _check(hold=keyframe.hold, exposure=exposure if keyframe.exposure is None else keyframe.exposure)
     found: list[Segment] = []
-    for index, (left, right) in enumerate(zip(keyframes, keyframes[1:], strict=False)):
-        _check(hold=left.hold, exposure=exposure if left.exposure is None else left.exposure)
+    for index, (left, right) in enumerate(pairwise(keyframes)):
         if right.frame - left.leaves < 2:
             raise NoRoomBetween(first=index + 1, second=index + 2)
         found.append(Segment(index, left.leaves, right.frame, left.easing, left.exposure or exposure))
@@ -120,12 +124,12 @@ def plan(keyframes: Sequence[Keyframe], *, exposure: int = 1, count: int | None 
     cels: list[Cel] = []
     for segment, left in zip(segments(keyframes, exposure=exposure), keyframes, strict=False):
         cels += [Cel(keyframe=segment.index)] * (left.hold - 1)
-        known: dict[float, Cel] = {0.0: Cel(keyframe=segment.index), 1.0: Cel(keyframe=segment.index + 1)}
+        shown = _Shown(segment.index)
         for step in _steps(segment, count):
             position = segment.position_at(step)
-            cel = _find(known, position)
+            cel = shown.at(position)
             if cel is None:
-                cel = known[position] = Cel(drawing=len(drawings))
+                cel = shown.add(position, Cel(drawing=len(drawings)))
                 drawings.append(Drawing(segment.index, position))
             cels.append(cel)
     cels.append(Cel(keyframe=len(keyframes) - 1))
@@ -133,8 +137,11 @@ def plan(keyframes: Sequence[Keyframe], *, exposure: int = 1, count: int | None 
 
 
 def spaced(number: int, *, in_betweens: int, exposure: int = 1, first: int = 1) -> tuple[Keyframe, ...]:
-    """Keyframes so far apart that `in_betweens` drawings of `exposure` frames fit between neighbours."""
-    _check(exposure=exposure)
+    """Keyframes so far apart that `in_betweens` drawings of `exposure` frames fit between neighbours.
+
+    Give `plan` the same exposure. Raises BadSetting when there is nothing to draw.
+    """
+    _check(in_betweens=in_betweens, exposure=exposure)
     stride = (in_betweens + 1) * exposure
     return tuple(Keyframe(first + i * stride) for i in range(number))
 
@@ -148,11 +155,32 @@ def _steps(segment: Segment, count: int | None) -> list[float]:
     return [(f * slots // segment.duration) / slots for f in frames]
 
 
-def _find(known: dict[float, Cel], position: float) -> Cel | None:
-    return next((cel for p, cel in known.items() if abs(p - position) < SAME_POSITION), None)
+class _Shown:
+    """The cels of one segment by position, found in a few steps however many there are."""
+
+    def __init__(self, segment: int) -> None:
+        self._slots: dict[int, tuple[float, Cel]] = {}
+        self.add(0.0, Cel(keyframe=segment))
+        self.add(1.0, Cel(keyframe=segment + 1))
+
+    def add(self, position: float, cel: Cel) -> Cel:
+        """Keeps a cel that `at` does not find yet."""
+        self._slots[self._slot(position)] = (position, cel)
+        return cel
+
+    def at(self, position: float) -> Cel | None:
+        """The cel that shows this position, to within SAME_POSITION."""
+        slot = self._slot(position)
+        near = (self._slots[s] for s in (slot - 1, slot, slot + 1) if s in self._slots)
+        return next((cel for known, cel in near if abs(known - position) < SAME_POSITION), None)
+
+    @staticmethod
+    def _slot(position: float) -> int:
+        """Slots are as wide as SAME_POSITION, so that one holds at most one cel."""
+        return math.floor(position / SAME_POSITION)
 
 
 def _check(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
-            raise BadSetting(name=name, value=value, detail="it must be 1 or more")
+            raise BadSetting(name=name.replace("_", "-"), value=value, detail="it must be 1 or more")

@@ -20,7 +20,7 @@ class KeytweenError(Exception):
     sentence: ClassVar[str] = "Something went wrong inside Keytween: {detail}."
     next_step: ClassVar[str] = "Please report it with the output of `keytween doctor`."
 
-    def __init__(self, **values: object) -> None:
+    def __init__(self, /, **values: object) -> None:
         self.values: dict[str, str] = {key: str(value) for key, value in values.items()}
         super().__init__(self.message)
 

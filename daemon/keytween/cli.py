@@ -1,0 +1,441 @@
+"""The command line: the composition root. Parses, calls, prints; nothing heavy is imported for --help."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keytween_wire import PROTOCOL, __version__
+from keytween_wire.errors import (
+    Cancelled,
+    DaemonError,
+    JobError,
+    KeytweenError,
+    MessageError,
+    PictureError,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from keytween.config import Config
+    from keytween.morph import FinishedDrawing, Morph, Step
+    from keytween_wire.client import Client
+    from keytween_wire.messages import JobInfo
+
+EXIT_CODES: dict[type[KeytweenError], int] = {
+    PictureError: 3,
+    RequestError: 4,
+    DaemonError: 5,
+    MessageError: 6,
+    JobError: 7,
+}
+EXIT_UNEXPECTED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+DEFAULT_FPS = 24.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code (`docs/cli.md` lists them)."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        return _complain(options, Cancelled(), EXIT_INTERRUPTED)
+    except KeytweenError as error:
+        code = next((c for cls, c in EXIT_CODES.items() if isinstance(error, cls)), EXIT_UNEXPECTED)
+        return _complain(options, error, code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_UNEXPECTED
+
+
+def _complain(options: argparse.Namespace, error: KeytweenError, code: int) -> int:
+    if getattr(options, "json", False):
+        _print_json({"error": {"code": error.code, "message": error.message, "next_step": error.advice}})
+    else:
+        sys.stderr.write(f"keytween: {error.message}\n  {error.advice}\n  [{error.code}]\n")
+    return code
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    if not options.json:
+        sys.stdout.write(text + "\n")
+
+
+# ---- arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="keytween", description="Makes the drawings between keyframes.")
+    parser.add_argument(
+        "--version", action="version", version=f"keytween {__version__} (protocol {PROTOCOL})"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_morph(commands)
+    _add_serve(commands)
+    _add_jobs(commands)
+    _add_simple(commands, "stop", "ask the daemon to exit; running jobs go on at its next start", _stop)
+    _add_simple(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> Any:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    command.add_argument("--json", action="store_true", help="print one JSON value, for scripts")
+    return command
+
+
+def _add_simple(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> None:
+    _command(commands, name, text, run)
+
+
+def _add_demo(commands: Any) -> None:
+    demo = _command(commands, "demo", "tween the bundled examples and show the result", _demo)
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path("keytween-demo"), help="folder for the results"
+    )
+    demo.add_argument("--engine", default="flow", help="engine to show (default: flow)")
+
+
+def _add_morph(commands: Any) -> None:
+    morph = _command(commands, "morph", "make the in-betweens of two or more pictures", _morph)
+    add = morph.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="keyframes in order, or a pattern such as walk.####.png")
+    add("-o", "--output", type=Path, required=True, help="folder for the numbered frames")
+    add("-n", "--in-betweens", type=int, default=7, help="drawings between two keyframes (default: 7)")
+    add("--exposure", type=int, default=1, help="timeline frames each drawing is held for (default: 1)")
+    add("--ease", default="linear", help="easing, for example sine-in-out (default: linear)")
+    add("--fps", type=float, default=DEFAULT_FPS, help="frames per second of the preview (default: 24)")
+    add("--engine", default="auto", help="auto, flow or dissolve (default: auto)")
+    add("--seed", type=int, default=0, help="seed for engines that use chance (default: 0)")
+    add(
+        "--colour", choices=["auto", "srgb", "scene-linear"], default="auto", help="how to read the keyframes"
+    )
+    add("--format", default="auto", help="auto, png8, png16, exr-half or exr-float (default: auto)")
+    add("--overwrite", action="store_true", help="replace frames that the folder holds already")
+    add("--in-process", action="store_true", help="do not use a running daemon")
+    add("--no-report", action="store_true", help="write no preview, contact sheet and report")
+
+
+def _add_serve(commands: Any) -> None:
+    serve = _command(commands, "serve", "run the daemon", _serve)
+    serve.add_argument(
+        "--parent", type=int, default=0, help="exit when this process is gone and no job is left"
+    )
+    serve.add_argument("--state", type=Path, help="folder for jobs and log")
+
+
+def _add_jobs(commands: Any) -> None:
+    jobs = commands.add_parser(
+        "jobs", help="list, cancel or clear jobs", description="List, cancel or clear jobs."
+    )
+    actions = jobs.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "list", "list the daemon's jobs, newest first", _jobs_list)
+    cancel = _command(actions, "cancel", "cancel jobs that wait or run", _jobs_cancel)
+    cancel.add_argument("jobs", nargs="*", metavar="JOB", help="job ids, or their first digits")
+    cancel.add_argument("--all", action="store_true", help="cancel every job")
+    clear = _command(actions, "clear", "forget ended jobs and their files", _jobs_clear)
+    clear.add_argument(
+        "jobs", nargs="*", metavar="JOB", help="job ids, or their first digits (default: all ended)"
+    )
+
+
+# ---- morph and demo
+
+
+def _morph(options: argparse.Namespace) -> int:
+    from keytween import morph as morphs
+    from keytween.config import load
+    from keytween_wire.easing import Easing
+    from keytween_wire.errors import BadSetting
+    from keytween_wire.messages import Colour
+
+    if not 0 < options.fps <= 1000:
+        raise BadSetting(name="fps", value=options.fps, detail="it must lie between 0 and 1000")
+    config = load()
+    prepared = morphs.prepare(
+        options.images,
+        in_betweens=options.in_betweens,
+        exposure=options.exposure,
+        easing=Easing.parse(options.ease),
+        engine=options.engine,
+        seed=options.seed,
+        colour=Colour(options.colour),
+        file_format=options.format,
+        max_megapixels=config.max_megapixels,
+    )
+    folder = morphs.FrameFolder(options.output, prepared, overwrite=options.overwrite)
+    started = time.monotonic()
+    with _runner(options, config, prepared) as drawings:
+        _write_all(options, drawings, folder, prepared)
+    seconds = time.monotonic() - started
+    result = {"folder": str(folder.folder), "frames": len(folder.written), "seconds": round(seconds, 3)}
+    if not options.no_report:
+        from keytween.showing import show
+
+        title = options.output.name or "Morph"
+        result["report"] = str(show(prepared, folder, title=title, fps=options.fps, seconds=seconds))
+    _finish_morph(options, result)
+    return 0
+
+
+def _finish_morph(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json:
+        _print_json(result)
+        return
+    _say(options, f"{result['frames']} frames in {result['folder']} ({result['seconds']:.1f} s)")
+    if "report" in result:
+        _say(options, f"Report: {result['report']}")
+
+
+@contextmanager
+def _runner(
+    options: argparse.Namespace, config: Config, prepared: Morph
+) -> Iterator[Iterator[Step | FinishedDrawing]]:
+    """The drawings as they come: from the daemon when one is up, otherwise made here."""
+    from keytween.morph import by_daemon, in_process
+
+    client = None if options.in_process else _find_daemon(config)
+    if client is None:
+        with closing(in_process(prepared, max_megapixels=config.max_megapixels)) as drawings:
+            yield drawings
+        return
+    with client, closing(by_daemon(client, prepared, label=options.output.name)) as drawings:  # type: ignore[type-var]
+        yield drawings
+
+
+def _find_daemon(config: Config) -> Client | None:
+    """A client of the running daemon, None when there is none."""
+    from keytween_wire.client import Client
+    from keytween_wire.connection import Connection
+    from keytween_wire.errors import DaemonNotRunning, DaemonUnreachable
+
+    try:
+        client = Client(Connection.load(config.connection))
+    except DaemonNotRunning:
+        return None
+    try:
+        client.hello(name="keytween morph")
+    except DaemonUnreachable:
+        client.close()
+        return None
+    except KeytweenError:
+        client.close()
+        raise
+    return client
+
+
+def _write_all(options: argparse.Namespace, drawings: Iterator[Any], folder: Any, prepared: Morph) -> None:
+    from keytween.morph import Step
+
+    with _progress(options, prepared.request.total) as advance:
+        for made in drawings:
+            if isinstance(made, Step):
+                advance(made, 0)
+            else:
+                folder.add(made)
+                advance(None, 1)
+    folder.add_keyframes(folder.suffix())
+
+
+@contextmanager
+def _progress(options: argparse.Namespace, total: int) -> Iterator[Callable[[Any, int], None]]:
+    """A bar with the phase and the daemon's own estimate; nothing with --json."""
+    if options.json:
+        yield lambda step, frames: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[eta]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=total, eta="")
+
+        def advance(step: Any, frames: int) -> None:
+            if step is None:
+                bar.advance(task, frames)
+            else:
+                eta = f"about {step.eta_s:.0f} s left" if step.eta_s >= 0 else ""
+                bar.update(task, description=step.phase, eta=eta)
+
+        yield advance
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from keytween.demo import run_demo
+
+    with _progress(options, 0) as advance:
+        shown = run_demo(options.output, engine=options.engine, advance=advance)
+    if options.json:
+        _print_json(shown.as_json())
+    else:
+        for line in shown.lines():
+            _say(options, line)
+    return 0
+
+
+# ---- the daemon
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import logging
+
+    from keytween.config import load
+    from keytween.server import serve
+
+    config = load(state=options.state)
+    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=_log_handlers(config)
+    )
+
+    def announce(connection: Any) -> None:
+        if options.json:
+            _print_json({"endpoint": connection.endpoint, "pid": connection.pid, "log": config.log})
+        else:
+            _say(options, f"Keytween's daemon is ready at {connection.endpoint} (process {connection.pid}).")
+        sys.stdout.flush()
+
+    serve(config, parent=options.parent, announce=announce)
+    return 0
+
+
+def _log_handlers(config: Config) -> list[Any]:
+    import logging.handlers
+
+    rotating = logging.handlers.RotatingFileHandler(
+        config.log, maxBytes=2 << 20, backupCount=3, encoding="utf-8"
+    )
+    return [rotating, logging.StreamHandler()]
+
+
+@contextmanager
+def _daemon() -> Iterator[Client]:
+    from keytween.config import load
+    from keytween_wire.client import Client
+    from keytween_wire.connection import Connection
+
+    with Client(Connection.load(load().connection)) as client:
+        client.hello(name="keytween")
+        yield client
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from keytween_wire.messages import Stop
+
+    with _daemon() as client:
+        client.ask(Stop())
+    _say(options, "The daemon is stopping; running jobs go on at its next start.")
+    return 0
+
+
+# ---- jobs
+
+
+def _jobs_list(options: argparse.Namespace) -> int:
+    with _daemon() as client:
+        jobs = client.jobs()
+    if options.json:
+        _print_json([_job_json(job) for job in jobs])
+    elif not jobs:
+        _say(options, "No jobs.")
+    else:
+        _print_jobs(jobs)
+    return 0
+
+
+def _job_json(job: JobInfo) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(job), "state": job.state.value}
+
+
+def _print_jobs(jobs: Sequence[JobInfo]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keytween_wire.errors import from_wire
+
+    table = Table("job", "name", "state", "engine", "frames", "phase", "error", box=None)
+    for job in jobs:
+        error = from_wire(job.error.code, job.error.values).message if job.error else ""
+        frames = f"{job.frames_done}/{job.frames_total}"
+        table.add_row(job.job_id[:8], job.label, job.state.value, job.engine, frames, job.phase, error)
+    Console().print(table)
+
+
+def _jobs_cancel(options: argparse.Namespace) -> int:
+    from keytween_wire.errors import BadSetting
+
+    if not options.jobs and not options.all:
+        raise BadSetting(name="jobs", value="(none)", detail="name the jobs, or add --all")
+    with _daemon() as client:
+        known = [job for job in client.jobs() if not job.state.ended]
+        chosen = (
+            [job.job_id for job in known] if options.all else [_find_job(client, j) for j in options.jobs]
+        )
+        for job_id in chosen:
+            client.cancel(job_id)
+    return _report_count(options, "cancelled", len(chosen))
+
+
+def _jobs_clear(options: argparse.Namespace) -> int:
+    with _daemon() as client:
+        if options.jobs:
+            count = sum(client.clear(_find_job(client, job)) for job in options.jobs)
+        else:
+            count = client.clear()
+    return _report_count(options, "cleared", count)
+
+
+def _report_count(options: argparse.Namespace, verb: str, count: int) -> int:
+    if options.json:
+        _print_json({verb: count})
+    _say(options, f"{count} job{'' if count == 1 else 's'} {verb}.")
+    return 0
+
+
+def _find_job(client: Client, start: str) -> str:
+    """The one job whose id begins so; raises UnknownJob."""
+    from keytween_wire.errors import UnknownJob
+
+    found = [job.job_id for job in client.jobs() if job.job_id.startswith(start)]
+    if len(found) != 1:
+        raise UnknownJob(job_id=start)
+    return found[0]
+
+
+# ---- doctor
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from keytween.config import load
+    from keytween.doctor import examine
+
+    findings = examine(load())
+    if options.json:
+        _print_json([finding.as_json() for finding in findings])
+    for finding in findings:
+        _say(options, str(finding))
+    return 0 if all(finding.good for finding in findings) else EXIT_UNEXPECTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way, in a real window: press Tween in Blender, and the in-betweens grow into the timeline.
+
+Needs what `packaging/setup_blender.sh` sets up, and is skipped without it; with KEYTWEEN_TEST_ALL=1 its
+absence is a failure. With KEYTWEEN_UPDATE_IMAGES=1 the pictures that the documentation shows are made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import windowed
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "docs" / "images"
+EXAMPLES = ROOT / "daemon" / "keytween" / "examples"
+LEAVE_WITHIN_S = 5.0
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The folder of the windowed Blender; without it the tests are skipped, or fail where all must run."""
+    found, reason = windowed.find_folder()
+    if found is None and os.environ.get("KEYTWEEN_TEST_ALL") == "1":
+        pytest.fail(f"LEFT OUT although all tests were asked for: {reason}")
+    if found is None:
+        pytest.skip(f"LEFT OUT, nothing was tested in a Blender window: {reason}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The extension's zip: the one that is named, else built from the sources as they stand."""
+    if named := os.environ.get("KEYTWEEN_EXTENSION_ZIP"):
+        return Path(named)
+    output = tmp_path_factory.mktemp("dist")
+    builder = [sys.executable, str(ROOT / "packaging" / "build_extension.py")]
+    subprocess.run([*builder, "--platform", "linux-x64", "--output", str(output)], check=True, timeout=120)
+    return next(output.glob("keytween-*linux*x64.zip"))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that both sides see, with two of the example keyframes in it."""
+    work = tmp_path_factory.mktemp("window")
+    for path in keyframes():
+        shutil.copy(path, work)
+    return work
+
+
+def keyframes() -> list[Path]:
+    """The first two example keyframes."""
+    return sorted(EXAMPLES.glob("*.png"))[:2]
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Path, work: Path) -> Iterator[dict[str, str]]:
+    """A real daemon outside; gives the environment in which Blender finds it."""
+    with windowed.serve(work / "daemon") as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def blender(folder: Path, work: Path, extension: Path, daemon: dict[str, str]) -> windowed.WindowedBlender:
+    """The windowed Blender with the extension installed, as the manual says."""
+    blender = windowed.WindowedBlender(folder, work, daemon)
+    copy = Path(shutil.copy(extension, work))
+    install = ["--command", "extension", "install-file", "-r", "user_default", "--enable", str(copy)]
+    played = blender.command(*install)
+    assert played.code == 0, played.explain()
+    assert "Traceback" not in played.log, played.explain()
+    return blender
+
+
+def options(work: Path, **more: object) -> list[str]:
+    """The scene's options: the two keyframes and whatever else it needs."""
+    first, second = (work / path.name for path in keyframes())
+    return [f"first={first}", f"second={second}", *(f"{key}={value}" for key, value in more.items())]
+
+
+def play(blender: windowed.WindowedBlender, scene: str, *arguments: str) -> windowed.Played:
+    """Plays a scene that must end well: no exception in Blender, and Blender leaves by itself, at once."""
+    played = blender.play(scene, *arguments)
+    assert played.code == 0, played.explain()
+    assert "error" not in played.notes, played.explain()
+    assert "Traceback" not in played.log, played.explain()
+    assert played.seconds_to_leave < LEAVE_WITHIN_S, played.explain()
+    return played
+
+
+def keep_picture(work: Path, name: str) -> None:
+    """Checks that the picture was taken; copies it into the documentation when that is asked for."""
+    picture = work / f"{name}.png"
+    assert picture.stat().st_size > 20_000
+    if os.environ.get("KEYTWEEN_UPDATE_IMAGES") == "1":
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, IMAGES)
+
+
+def check_strip(strip: dict[str, object], last_key: int) -> None:
+    """One image strip above the keyframes, from the first to the last of them, every file in its place."""
+    files = strip["files"]
+    assert strip["type"] == "IMAGE"
+    assert strip["state"] == "done"
+    assert strip["channel"] == 2
+    assert strip["start"] <= 5
+    assert strip["end"] >= last_key
+    assert len(files) == strip["end"] - strip["start"]
+    missing = [name for name in files if not (Path(strip["directory"]) / name).stat().st_size]
+    assert not missing
+    between = last_key - 5
+    assert len({name for name in files if name.startswith("drawing_")}) == between
+
+
+def test_one_press_of_tween_fills_the_gap(blender: windowed.WindowedBlender, work: Path) -> None:
+    """The button is found and pressed with the mouse; undo and redo take the strip away and bring it back."""
+    notes = play(blender, "tween", *options(work)).notes
+    check_strip(notes["made"], last_key=25)
+    assert notes["undone"] is None
+    assert notes["strips_undone"] == 2
+    assert notes["redone"] == notes["made"]
+    keep_picture(work, "blender-panel")
+
+
+def test_leaving_blender_while_a_job_runs(blender: windowed.WindowedBlender, work: Path) -> None:
+    """Blender closes at once, the daemon goes on, and the file finds its frames when it is opened again."""
+    file = f"file={work / 'shot.blend'}"
+    left = play(blender, "leave_running", *options(work, frame=300), file).notes["left"]
+    assert left["state"] == "running"
+    keep_picture(work, "blender-progress")
+    notes = play(blender, "come_back", file).notes
+    check_strip(notes["made"], last_key=300)
+
+
+def test_one_selected_strip_is_explained(blender: windowed.WindowedBlender, work: Path) -> None:
+    """The panel says what is missing instead of failing."""
+    assert play(blender, "one_strip", *options(work)).notes["strips"] == 2
+    keep_picture(work, "blender-one-strip")
+
+
+def test_without_a_daemon_the_panel_says_so(blender: windowed.WindowedBlender, work: Path) -> None:
+    """No daemon is no failure: the panel shows how to start one."""
+    alone = windowed.WindowedBlender(
+        blender.folder, work, blender.env | {"KEYTWEEN_CONNECTION": str(work / "nobody.json")}
+    )
+    assert play(alone, "no_daemon", *options(work)).notes["state"] != "ready"
+    keep_picture(work, "blender-no-daemon")
+
+
+def test_the_preferences_page(blender: windowed.WindowedBlender, work: Path) -> None:
+    """The extension's page draws without a complaint."""
+    play(blender, "preferences")
+    keep_picture(work, "blender-preferences")

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens inside the windowed Blender: scenes, played step by step from a timer, as a user would do it.
+
+Run by `windowed.py` as `blender --python windowed_inside.py -- SCENE NOTES.json KEY=VALUE...`. A scene is
+a generator that yields how many seconds to let Blender's own loop run. Mouse and keys are real: they go
+through the X server. What a scene finds out it writes into its notes; the test outside judges them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+Steps = Iterator[float]
+MODULE = "bl_ext.user_default.keytween"
+SETTLE = 0.4
+
+
+class Stage:
+    """The one window: its sequencer, its sidebar, mouse, keys and camera."""
+
+    def __init__(self, notes: Path, options: dict[str, str]) -> None:
+        self.options = options
+        self._file = notes
+        self._notes: dict[str, Any] = {}
+
+    def note(self, **found: Any) -> None:
+        """Writes down what was found; on disk at once, because Blender may not come to an end."""
+        self._notes.update(found)
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(self._notes, default=str))
+        part.replace(self._file)
+
+    @property
+    def window(self) -> bpy.types.Window:
+        """Blender's window; never kept, because undo and file loading move things in memory."""
+        return bpy.context.window_manager.windows[0]
+
+    @property
+    def scene(self) -> bpy.types.Scene:
+        """The scene that the sequencer shows."""
+        return getattr(self.window.workspace, "sequencer_scene", None) or self.window.scene
+
+    def area(self, view: str) -> bpy.types.Area:
+        """The sequencer area of that view type: SEQUENCER or PREVIEW."""
+        areas = [area for area in self.window.screen.areas if area.type == "SEQUENCE_EDITOR"]
+        return next(area for area in areas if area.spaces.active.view_type == view)
+
+    def region(self, kind: str, view: str = "SEQUENCER") -> bpy.types.Region:
+        """A region of a sequencer area."""
+        return next(region for region in self.area(view).regions if region.type == kind)
+
+    def looking_at(self, kind: str = "WINDOW", view: str = "SEQUENCER") -> Any:
+        """The context that a button or shortcut in that region has."""
+        return bpy.context.temp_override(
+            window=self.window, area=self.area(view), region=self.region(kind, view)
+        )
+
+    def robot(self, *words: object) -> Steps:
+        """Moves the mouse or presses keys; Blender's loop must run for them to arrive."""
+        process = subprocess.Popen(["xdotool", *map(str, words)])
+        while process.poll() is None:
+            yield 0.02
+        if process.returncode:
+            raise RuntimeError(f"xdotool {words} failed with {process.returncode}")
+        yield 0.05
+
+    def point_at(self, x: float, y: float) -> Steps:
+        """Moves the mouse to a place in the window, counted as Blender counts: from the bottom left."""
+        yield from self.robot("mousemove", int(x), int(self.window.height - y))
+
+    def press(self, keys: str) -> Steps:
+        """Presses a shortcut with the mouse over an empty place of the timeline."""
+        timeline = self.region("WINDOW")
+        yield from self.point_at(timeline.x + timeline.width * 0.6, timeline.y + timeline.height * 0.85)
+        yield from self.robot("key", keys)
+        yield SETTLE
+
+    def settle(self) -> Steps:
+        """Lets every region draw itself until nothing moves any more."""
+        for _ in range(4):
+            for area in self.window.screen.areas:
+                area.tag_redraw()
+            yield SETTLE / 2
+
+    def shoot(self, name: str, crop: tuple[int, int, int, int] | None = None) -> Steps:
+        """Takes a picture of the screen; crop is x, y, width, height from the top left."""
+        # The mouse rests where it lights nothing up.
+        yield from self.point_at(self.window.width * 0.4, 3)
+        yield from self.settle()
+        cut = ["-crop", "{2}x{3}+{0}+{1}".format(*crop), "+repage"] if crop else []
+        path = str(self._file.with_name(f"{name}.png"))
+        subprocess.run(["import", "-window", "root", *cut, path], check=True, timeout=30)
+
+    def find_button(self, operator: str) -> Steps:
+        """Moves the mouse down the sidebar until it is over the button of that operator, as an eye would."""
+        bpy.context.window_manager.clipboard = ""
+        sidebar = self.region("UI")
+        for down in range(12, sidebar.height, 8):
+            yield from self.point_at(sidebar.x + sidebar.width * 0.4, sidebar.y + sidebar.height - down)
+            if operator in self._hovered():
+                return
+        raise LookupError(f"no button {operator} in the sidebar")
+
+    def _hovered(self) -> str:
+        """The Python command of the button under the mouse; Blender tells it through the clipboard."""
+        with self.looking_at("UI"):
+            if not bpy.ops.ui.copy_python_command_button.poll():
+                return ""
+            bpy.ops.ui.copy_python_command_button()
+        return bpy.context.window_manager.clipboard
+
+    def click(self) -> Steps:
+        """Presses the left button where the mouse is."""
+        yield from self.robot("click", 1)
+        yield SETTLE
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> Steps:
+    """Waits for something, and fails by its name when it does not come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} did not come within {seconds:g} s")
+        yield 0.1
+
+
+# ---- setting the table -------------------------------------------------------------------------------
+
+
+def furnish(stage: Stage) -> Steps:
+    """The window as the pictures show it: preview above, sequencer below, the sidebar on our tab."""
+    view = bpy.context.preferences.view
+    view.ui_scale = 1.2
+    yield SETTLE
+    for area in [a for a in stage.window.screen.areas if a.type in {"FILE_BROWSER", "PROPERTIES"}]:
+        with bpy.context.temp_override(window=stage.window, area=area, region=area.regions[0]):
+            bpy.ops.screen.area_close()
+        yield SETTLE
+    stage.area("PREVIEW").spaces.active.show_region_toolbar = False
+    timeline = stage.area("SEQUENCER").spaces.active
+    timeline.show_region_toolbar = False
+    timeline.show_region_ui = True
+    yield SETTLE
+    stage.region("UI").active_panel_category = "Keytween"
+    yield from raise_timeline(stage)
+    yield from stage.settle()
+
+
+def raise_timeline(stage: Stage) -> Steps:
+    """Drags the edge between preview and timeline up, so that the sidebar has room for the whole panel."""
+    top = stage.area("SEQUENCER").y + stage.area("SEQUENCER").height
+    yield from stage.point_at(500, top + 1)
+    yield from stage.robot("mousedown", 1)
+    yield from stage.point_at(500, top + 60)
+    yield from stage.point_at(500, stage.window.height * 0.62)
+    yield from stage.robot("mouseup", 1)
+    yield SETTLE
+
+
+def lay_keyframes(stage: Stage) -> Steps:
+    """Two pictures on channel 1, both selected, and one undo step that later undos come back to."""
+    scene = stage.scene
+    editor = scene.sequence_editor or scene.sequence_editor_create()
+    first, second = stage.options["first"], stage.options["second"]
+    for path, frame in ((first, 1), (second, int(stage.options.get("frame", "25")))):
+        strip = editor.strips.new_image(Path(path).stem, path, channel=1, frame_start=frame)
+        strip.right_handle = frame + 4
+        strip.select = True
+    element = editor.strips[0].elements[0]
+    scene.render.resolution_x, scene.render.resolution_y = element.orig_width, element.orig_height
+    scene.view_settings.view_transform = "Standard"
+    scene.frame_end = editor.strips[-1].right_handle + 3
+    with stage.looking_at():
+        bpy.ops.sequencer.view_all()
+        bpy.ops.ed.undo_push(message="Lay Keyframes")
+    with stage.looking_at("PREVIEW", "PREVIEW"):
+        bpy.ops.sequencer.view_all_preview()
+    yield SETTLE
+
+
+def connect(stage: Stage) -> Steps:
+    """Waits for the extension to find the daemon by itself, as it does after Blender has started."""
+    link = sys.modules[f"{MODULE}.poller"].LINK
+    yield from until(lambda: link.state.value == "ready", 15, "the connection to the daemon")
+    stage.note(connected=True)
+
+
+def tween_strip(stage: Stage) -> Any:
+    """The strip that the extension has made, None when there is none."""
+    editor = stage.scene.sequence_editor
+    return next((strip for strip in editor.strips if "keytween_job" in strip), None)
+
+
+def state_of(stage: Stage) -> str:
+    """What the tween's strip says about its job; empty without a strip."""
+    strip = tween_strip(stage)
+    return strip["keytween_state"] if strip else ""
+
+
+def drawings_shown(strip: Any) -> int:
+    """How many of the finished drawings the strip shows already."""
+    return len({element.filename for element in strip.elements if element.filename.startswith("drawing_")})
+
+
+def describe(strip: Any) -> dict[str, Any] | None:
+    """What the test outside wants to know of a tween's strip."""
+    if strip is None:
+        return None
+    return {
+        "type": strip.type,
+        "channel": strip.channel,
+        "start": strip.left_handle,
+        "end": strip.right_handle,
+        "state": strip["keytween_state"],
+        "directory": bpy.path.abspath(strip.directory),
+        "files": [element.filename for element in strip.elements],
+    }
+
+
+def press_tween(stage: Stage) -> Steps:
+    """Finds the Tween button with the mouse, presses it, and waits for the strip."""
+    yield from stage.find_button("keytween.tween")
+    before = time.monotonic()
+    yield from stage.robot("click", 1)
+    yield from until(lambda: tween_strip(stage), 10, "the strip")
+    stage.note(strip_after_s=round(time.monotonic() - before, 2))
+
+
+def show_middle(stage: Stage) -> None:
+    """Puts the current frame between the keyframes, where a new drawing is to be seen."""
+    strip = tween_strip(stage)
+    stage.scene.frame_current = (strip.left_handle + strip.right_handle) // 2
+
+
+# ---- scenes ------------------------------------------------------------------------------------------
+
+
+def tween(stage: Stage) -> Steps:
+    """Two keyframes, one press, and the in-betweens are there; undo and redo by their shortcuts."""
+    yield from furnish(stage)
+    yield from connect(stage)
+    yield from lay_keyframes(stage)
+    yield from press_tween(stage)
+    yield from until(lambda: state_of(stage) in {"done", "failed", "cancelled"}, 60, "the job's end")
+    yield SETTLE
+    stage.note(made=describe(tween_strip(stage)), longest_tick_ms=longest_tick())
+    show_middle(stage)
+    yield from stage.shoot("blender-panel")
+    yield from stage.press("ctrl+z")
+    stage.note(undone=describe(tween_strip(stage)), strips_undone=len(stage.scene.sequence_editor.strips))
+    yield from stage.press("ctrl+shift+z")
+    yield SETTLE
+    stage.note(redone=describe(tween_strip(stage)), longest_tick_ms=longest_tick())
+
+
+def longest_tick() -> float | None:
+    """The longest that the extension's timer has held Blender up, in milliseconds, if it keeps count."""
+    seconds = getattr(sys.modules[f"{MODULE}.poller"].STATUS, "longest_tick_s", None)
+    return None if seconds is None else round(seconds * 1000, 2)
+
+
+def leave_running(stage: Stage) -> Steps:
+    """Saves, presses Tween on a wide gap, and leaves Blender while the job is running."""
+    yield from furnish(stage)
+    yield from connect(stage)
+    yield from lay_keyframes(stage)
+    yield from press_tween(stage)
+    yield from until(lambda: drawings_shown(tween_strip(stage)) >= 3, 60, "the first drawings")
+    show_middle(stage)
+    yield from stage.shoot("blender-progress")
+    bpy.ops.wm.save_as_mainfile(filepath=stage.options["file"])
+    stage.note(left=describe(tween_strip(stage)))
+
+
+def come_back(stage: Stage) -> Steps:
+    """Opens the file that was left: its strip fills up without being asked."""
+    bpy.ops.wm.open_mainfile(filepath=stage.options["file"])
+    yield SETTLE
+    stage.note(found=describe(tween_strip(stage)))
+    yield from until(lambda: state_of(stage) == "done", 120, "the end of the job that was left")
+    yield SETTLE
+    stage.note(made=describe(tween_strip(stage)))
+
+
+def one_strip(stage: Stage) -> Steps:
+    """One keyframe selected: the panel says what is missing, and the button does nothing."""
+    yield from furnish(stage)
+    yield from connect(stage)
+    yield from lay_keyframes(stage)
+    stage.scene.sequence_editor.strips[-1].select = False
+    yield from stage.shoot("blender-one-strip")
+    stage.note(strips=len(stage.scene.sequence_editor.strips))
+
+
+def no_daemon(stage: Stage) -> Steps:
+    """No daemon runs: the panel says so and how to start one."""
+    yield from furnish(stage)
+    yield from lay_keyframes(stage)
+    yield 2.0
+    yield from stage.shoot("blender-no-daemon")
+    stage.note(state=sys.modules[f"{MODULE}.poller"].LINK.state.value)
+
+
+def preferences(stage: Stage) -> Steps:
+    """The extension's page in Blender's preferences, over the whole window."""
+    bpy.context.preferences.view.ui_scale = 1.2
+    while len(stage.window.screen.areas) > 1:
+        area = stage.window.screen.areas[0]
+        with bpy.context.temp_override(window=stage.window, area=area, region=area.regions[0]):
+            bpy.ops.screen.area_close()
+        yield SETTLE
+    stage.window.screen.areas[0].type = "PREFERENCES"
+    bpy.context.preferences.active_section = "ADDONS"
+    bpy.context.window_manager.addon_search = "Keytween"
+    bpy.ops.preferences.addon_expand(module=MODULE)
+    yield from stage.shoot("blender-preferences", crop=(0, 32, 1200, 620))
+
+
+SCENES: dict[str, Callable[[Stage], Steps]] = {
+    scene.__name__: scene for scene in (tween, leave_running, come_back, one_strip, no_daemon, preferences)
+}
+
+
+def play(scene: Steps, stage: Stage) -> None:
+    """Plays a scene from a timer, then leaves Blender by its own door."""
+
+    def tick() -> float | None:
+        try:
+            return next(scene)
+        except StopIteration:
+            pass
+        except BaseException:  # noqa: BLE001  whatever it was, the test outside must hear of it
+            stage.note(error=traceback.format_exc())
+        stage.note(quit_at=time.time())
+        bpy.ops.wm.quit_blender()
+        return None
+
+    # Persistent: a scene may open another file.
+    bpy.app.timers.register(tick, first_interval=1.0, persistent=True)
+
+
+def main() -> None:
+    """Reads what comes after `--` and begins."""
+    name, notes, *options = sys.argv[sys.argv.index("--") + 1 :]
+    view = bpy.context.preferences.view
+    view.show_splash = False
+    bpy.context.preferences.use_preferences_save = False
+    # As File > New > Video Editing does; Blender's option --app-template would leave the extensions out.
+    bpy.ops.wm.read_homefile(app_template="Video_Editing")
+    stage = Stage(Path(notes), dict(option.split("=", 1) for option in options))
+    play(SCENES[name](stage), stage)
+
+
+main()

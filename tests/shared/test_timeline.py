@@ -32,9 +32,6 @@ def positions(made: Plan) -> list[float]:
     return [drawing.position for drawing in made.drawings]
 
 
-# What an animator asks for
-
-
 def test_on_ones_every_frame_between_two_keyframes_is_a_drawing() -> None:
     made = plan([Keyframe(1), Keyframe(6)])
     assert shown(made) == "A 0 1 2 3 B"
@@ -125,9 +122,6 @@ def test_count_is_for_each_segment_and_overrules_exposure() -> None:
     assert shown(made) == "A A A 0 0 0 B B 1 1 C"
 
 
-# Easings
-
-
 def test_positions_follow_the_easing() -> None:
     easing = Easing.parse("bezier")
     made = plan([Keyframe(0, easing=easing), Keyframe(8)])
@@ -167,9 +161,6 @@ def test_positions_that_no_eye_can_tell_from_a_keyframe_are_the_keyframe() -> No
 def test_overshooting_positions_are_kept() -> None:
     made = plan([Keyframe(0, easing=Easing.parse("back-out")), Keyframe(10)])
     assert max(positions(made)) > 1.05
-
-
-# Refusals
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -216,9 +207,6 @@ def test_values_out_of_range_are_refused_by_name(
     assert caught.value.values["name"] == name
 
 
-# Keyframes for a number of drawings
-
-
 def test_two_keyframes_and_five_in_betweens_give_seven_cels() -> None:
     made = plan(spaced(2, in_betweens=5))
     assert (len(made.cels), len(made.drawings)) == (7, 5)
@@ -248,9 +236,6 @@ def test_spaced_refuses_what_leaves_nothing_to_draw(settings: dict[str, int], na
     with pytest.raises(BadSetting) as caught:
         spaced(2, **settings)
     assert caught.value.values["name"] == name
-
-
-# What holds for every plan
 
 
 @st.composite

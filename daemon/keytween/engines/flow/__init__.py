@@ -1,0 +1,92 @@
+"""Optical flow: the embedded engine. It finds where each part of a drawing went, and moves it there.
+
+`coarse` tries every displacement on small pictures, on all colour channels at once: flat-coloured drawings
+give a tracker of brightness alone too little to hold on to. `matching` corrects that at finer sizes and says
+how far to trust it. `drawing` throws the motion forward to a position, so that what moves in front covers
+what it passes, and fetches every pixel from the keyframes at their full depth. cv2 is used in this folder
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keytween.engines import FLOW
+from keytween.engines.base import Frame, Progress
+from keytween.engines.dissolve import dissolve, premultiplied, straight, template, with_channels
+from keytween.engines.flow.drawing import Stage
+from keytween.engines.flow.matching import match
+from keytween.images import Picture, as_float, like
+from keytween_wire.messages import Colour, EngineInfo, MorphRequest
+
+Array = NDArray[np.float32]
+
+MIDDLE_GREY = np.float32(0.5)
+
+
+class Flow:
+    """Moves the drawing from each keyframe to the next."""
+
+    info: EngineInfo = FLOW
+
+    def morph(
+        self, request: MorphRequest, keyframes: Sequence[Picture], *, skip: frozenset[int] = frozenset()
+    ) -> Iterator[Progress | Frame]:
+        """Yields a Frame for every position that is not in `skip`; a pair is matched once for all of them."""
+        index = 0
+        for segment, positions in enumerate(request.positions):
+            wanted = [(index + i, p) for i, p in enumerate(positions) if index + i not in skip]
+            index += len(positions)
+            if wanted:
+                yield Progress("matching", segment + 1, len(request.positions))
+                yield from _segment(keyframes[segment], keyframes[segment + 1], wanted, total=request.total)
+
+
+def _segment(
+    first: Picture, second: Picture, wanted: Sequence[tuple[int, float]], *, total: int
+) -> Iterator[Progress | Frame]:
+    stage = None
+    try:
+        stage = _stage(first, second)
+        for index, position in wanted:
+            yield Progress("drawing", index + 1, total)
+            yield Frame(index, _picture(stage, first, second, position))
+    finally:
+        del stage
+
+
+def _stage(first: Picture, second: Picture) -> Stage | None:
+    """The pair, matched and ready to draw; None where nothing moves or nothing corresponds."""
+    if first.pixels.dtype == second.pixels.dtype and np.array_equal(first.pixels, second.pixels):
+        return None
+    motion = match(look(first), look(second))
+    if motion is None:
+        return None
+    channels = max(first.pixels.shape[2], second.pixels.shape[2])
+    ends = [premultiplied(with_channels(as_float(p), channels)) for p in (first, second)]
+    return Stage(motion, *ends, bounded=first.colour is not Colour.SCENE_LINEAR)
+
+
+def _picture(stage: Stage | None, first: Picture, second: Picture, position: float) -> Picture:
+    if position in (0, 1):
+        return second if position else first
+    if stage is None:
+        return dissolve(first, second, position)
+    return like(straight(stage.draw(position)), template(first, second))
+
+
+def look(picture: Picture) -> Array:
+    """What the matcher sees: (H, W, 4) in 0..1, display colour over middle grey, and the matte.
+
+    On a middle ground both dark and light shapes have an edge; the matte is one more channel to match.
+    """
+    pixels = with_channels(np.nan_to_num(as_float(picture)), 4)
+    colour, matte = pixels[..., :3], np.clip(pixels[..., 3:], 0, 1)
+    if picture.colour is Colour.SCENE_LINEAR:
+        bright = np.maximum(colour, 0)
+        colour = (bright / (1 + bright)) ** np.float32(1 / 2.2)
+    shown = np.clip(colour, 0, 1) * matte + MIDDLE_GREY * (1 - matte)
+    return np.concatenate([shown, matte], axis=2)

@@ -1,0 +1,231 @@
+"""Matches two pictures: where each pixel of one is in the other, and how far that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from keytween.engines.flow.coarse import (
+    blurred,
+    chief_colours,
+    coarse_motion,
+    difference,
+    membership,
+    smoothed,
+)
+
+Array = NDArray[np.float32]
+Pair = tuple[Array, Array]
+
+COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
+"""The longest side at which all displacements are tried, and of the finished motion; less than the least
+is too small to hold a drawing."""
+SWAY = 0.004
+"""What each pixel away from the surroundings' motion costs while searching."""
+AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """What was matched, in pixels of the match's own size (h, w), at most FINE_SIDE.
+
+    `there` takes pixels of the first picture to the second, `back` the other way, (h, w, 2) each. The
+    trusts (h, w) say in 0..1 how well both pictures agree; `edges` (h, w) where each one's lines are.
+    """
+
+    there: Array
+    back: Array
+    trust: Pair
+    edges: Pair
+
+
+def match(first: Array, second: Array) -> Motion | None:
+    """The motion between two pictures (H, W, C) in 0..1 of one size; None where nothing corresponds."""
+    if min(first.shape[:2]) < LEAST_SIDE:
+        return None
+    flows = _coarse(reduced(first, COARSE_SIDE), reduced(second, COARSE_SIDE))
+    pair = first, second
+    for side in _sides(max(first.shape[:2])):
+        pair = reduced(first, side), reduced(second, side)
+        flows = _refined(pair, flows)
+    flows = (_polished(*pair, flows[0]), _polished(pair[1], pair[0], flows[1]))
+    return _judged(pair, flows)
+
+
+def reduced(picture: Array, side: int) -> Array:
+    """The picture with its longest side at most `side`."""
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return picture
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # pyright: ignore
+
+
+def resized(motion: Array, height: int, width: int) -> Array:
+    """A motion field at another size, its displacements scaled along."""
+    scale = np.array([width / motion.shape[1], height / motion.shape[0]], np.float32)
+    return cv2.resize(motion, (width, height)) * scale  # pyright: ignore
+
+
+def grid(height: int, width: int) -> Array:
+    """Each pixel's own place (x, y), (height, width, 2)."""
+    return np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
+
+
+def fetched(picture: Array, places: Array, *, how: int = cv2.INTER_LINEAR) -> Array:
+    """The picture at other places (h, w, 2); beyond its border it goes on as at the border."""
+    return cv2.remap(picture, places, None, how, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore
+
+
+def moved(picture: Array, motion: Array) -> Array:
+    """What each pixel finds at the end of its motion."""
+    return fetched(picture, grid(*motion.shape[:2]) + motion)
+
+
+def edge_strength(picture: Array) -> Array:
+    """How much the picture changes around each pixel, (H, W) from 0."""
+    across = cv2.Sobel(picture, cv2.CV_32F, 1, 0, scale=0.25)
+    down = cv2.Sobel(picture, cv2.CV_32F, 0, 1, scale=0.25)
+    ones = np.ones((1, picture.shape[2]), np.float32)
+    return blurred(np.sqrt(cv2.transform(across * across + down * down, ones)), 1.0)  # pyright: ignore
+
+
+def agreement(motion: Array, opposite: Array, tolerance: float) -> Array:
+    """Whether going there and back ends where it began: 1 yes, 0 further off than `tolerance` pixels."""
+    off = np.square(motion + moved(opposite, motion)).sum(2)
+    return np.exp(-off / np.float32(tolerance**2))
+
+
+def _sides(longest: int) -> Iterator[int]:
+    side = min(COARSE_SIDE, longest)
+    last = min(longest, FINE_SIDE)
+    while side < last:
+        side = min(2 * side, last)
+        yield side
+
+
+def _coarse(first: Array, second: Array) -> Pair:
+    colours = chief_colours(first, second)
+    flows = coarse_motion(first, second, colours), coarse_motion(second, first, colours)
+    groups = membership(first, colours), membership(second, colours)
+    none = np.zeros(first.shape[:2], np.float32)
+    edges = edge_strength(first), edge_strength(second)
+    return _settled(flows, (none, none), edges, groups=groups, sigma=1.5)
+
+
+def _refined(pair: Pair, flows: Pair) -> Pair:
+    """Motion at a finer size: searched nearby in both directions, then settled where both agree."""
+    height, width = pair[0].shape[:2]
+    flows = resized(flows[0], height, width), resized(flows[1], height, width)
+    edges = edge_strength(pair[0]), edge_strength(pair[1])
+    calm = flows
+    for step in (1.0, 0.5):
+        found = _search(*pair, flows[0], calm[0], step), _search(pair[1], pair[0], flows[1], calm[1], step)
+        flows = found[0][0], found[1][0]
+        calm = _settled(flows, (found[0][1], found[1][1]), edges)
+    return calm
+
+
+def _search(first: Array, second: Array, motion: Array, calm: Array, step: float) -> Pair:
+    """The best motion near the given one, and what it costs each pixel."""
+    places = grid(*motion.shape[:2])
+
+    def cost(tried: Array) -> Array:
+        seen = blurred(difference(first, fetched(second, places + tried)), 1.2)
+        away = tried - calm
+        return seen + np.float32(SWAY) * cv2.min(cv2.magnitude(away[..., 0], away[..., 1]), 4)  # pyright: ignore
+
+    best, least = motion, cost(motion)
+    for tried in _offers(motion, calm, step):
+        price = cost(tried)
+        better = price < least
+        least = np.minimum(price, least)
+        best = np.where(better[..., None], tried, best)
+    for right, down in AROUND:
+        tried = best + np.array([right, down], np.float32) * np.float32(step)
+        price = cost(tried)
+        better = price < least
+        least = np.minimum(price, least)
+        best = np.where(better[..., None], tried, best)
+    return best, least
+
+
+def _offers(motion: Array, calm: Array, step: float) -> Iterator[Array]:
+    """Motions worth trying: the surroundings', and at first no motion and the neighbours' on each side."""
+    if step < 1:
+        yield calm
+        return
+    yield np.zeros_like(motion)
+    height, width = motion.shape[:2]
+    for right, down in ((3, 0), (-3, 0), (0, 3), (0, -3)):
+        shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
+        yield cv2.warpAffine(motion, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore
+
+
+def _settled(
+    flows: Pair, costs: Pair, edges: Pair, *, groups: Pair | None = None, sigma: float = 2.0
+) -> Pair:
+    """Both motions taken from where there are lines, they fit, and both directions agree.
+
+    Flat ground next to a line then moves with the line, which nobody can see, and the line stays whole.
+    """
+    out: list[Array] = []
+    for i in (0, 1):
+        agree = agreement(flows[i], flows[1 - i], 1.5) + np.float32(1e-3)
+        weight = (edges[i] + np.float32(0.002)) * np.exp(-10 * costs[i]) * agree
+        group = None if groups is None else groups[i]
+        out.append(smoothed(flows[i], weight, sigma, groups=group, rest=1e-7))
+    return out[0], out[1]
+
+
+def _polished(first: Array, second: Array, motion: Array) -> Array:
+    """The motion with its last fraction of a pixel: least squares on all channels (Lucas and Kanade)."""
+    ones = np.ones((1, first.shape[2]), np.float32)
+    slopes = [cv2.Sobel(first, cv2.CV_32F, *d, scale=0.125) for d in ((1, 0), (0, 1))]
+    for _ in range(4):
+        there = moved(second, motion)
+        gx, gy = (
+            (s + cv2.Sobel(there, cv2.CV_32F, *d, scale=0.125)) / 2
+            for s, d in zip(slopes, ((1, 0), (0, 1)), strict=True)
+        )
+        rest = there - first
+        fair = 1 / (1 + np.square(cv2.transform(np.abs(rest), ones) / np.float32(0.3)))
+        products = (gx * gx, gx * gy, gy * gy, gx * rest, gy * rest)
+        xx, xy, yy, xr, yr = (blurred(cv2.transform(p, ones) * fair, 2.0) for p in products)  # pyright: ignore
+        xx, yy = xx + np.float32(1e-4), yy + np.float32(1e-4)
+        step = np.dstack([xy * yr - yy * xr, xy * xr - xx * yr]) / (xx * yy - xy * xy)[..., None]
+        motion = motion + np.clip(blurred(step, 1.0), -1, 1)
+    return motion
+
+
+def _judged(pair: Pair, flows: Pair) -> Motion | None:
+    """The motion with its trusts; where little corresponds it calms down to a fade."""
+    edges = edge_strength(pair[0]), edge_strength(pair[1])
+    trusts = _trust(*pair, flows[0], flows[1]), _trust(pair[1], pair[0], flows[1], flows[0])
+    sure = _sureness(trusts[0], edges[0]), _sureness(trusts[1], edges[1])
+    if max(float(sure[0].max()), float(sure[1].max())) == 0:
+        return None
+    sure = np.minimum(sure[0], moved(sure[1], flows[0])), np.minimum(sure[1], moved(sure[0], flows[1]))
+    there, back = (flow * s[..., None] for flow, s in zip(flows, sure, strict=True))
+    even = tuple(1 - s + s * trust for s, trust in zip(sure, trusts, strict=True))
+    return Motion(there, back, (even[0], even[1]), edges)
+
+
+def _trust(first: Array, second: Array, motion: Array, opposite: Array) -> Array:
+    alike = blurred(difference(first, moved(second, motion)), 1.5) / np.float32(0.12)
+    return np.exp(-alike * alike) * (np.float32(0.3) + np.float32(0.7) * agreement(motion, opposite, 4))
+
+
+def _sureness(trust: Array, edges: Array) -> Array:
+    """Whether the lines in the wider surroundings correspond at all: (h, w), 0 for not, 1 for enough."""
+    sigma = 0.06 * max(edges.shape)
+    lines = edges + np.float32(1e-5)
+    small = cv2.resize(np.dstack([trust * lines, lines]), None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    near = blurred(small, sigma / 4)
+    share = np.clip((near[..., 0] / near[..., 1] - 0.15) / 0.25, 0, 1)
+    return cv2.resize(share, edges.shape[::-1])  # pyright: ignore

@@ -1,0 +1,189 @@
+"""The store: what is in it survives, moves by the table, and is a queue by query."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keytween.jobs.folder import FrameFile
+from keytween.jobs.job import MOVES, MoveRefused
+from keytween.jobs.store import JobStore
+from keytween_wire.errors import BadSetting, DaemonError, JobIdTaken, PictureMissing, QueueFull, UnknownJob
+from keytween_wire.messages import FrameMade, JobChanged, JobState, KeyframeImage, MorphRequest, Progressed
+
+IMAGES = (KeyframeImage("a" * 64, ".png"), KeyframeImage("b" * 64, ".png"), KeyframeImage("c" * 64, ".png"))
+REQUEST = MorphRequest(IMAGES, ((0.25, 0.5), (0.75,)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    opened = JobStore(tmp_path / "jobs.sqlite")
+    yield opened
+    opened.close()
+
+
+def submit(store: JobStore, **kwargs: object) -> str:
+    job_id = uuid.uuid4().hex
+    store.submit(job_id, REQUEST, engine="flow", **kwargs)
+    return job_id
+
+
+def frame(index: int) -> FrameFile:
+    return FrameFile(index, f"{index:064x}", ".png", 100)
+
+
+def test_a_submitted_job_is_there_after_reopening(store: JobStore, tmp_path: Path) -> None:
+    job_id = submit(store, label="walk")
+    again = JobStore(tmp_path / "jobs.sqlite")
+    job = again.job(job_id)
+    assert (job.state, job.label, job.frames_total) == (JobState.QUEUED, "walk", 3)
+    assert again.request(job_id) == REQUEST
+    again.close()
+
+
+def test_the_queue_is_first_come_first_served(store: JobStore) -> None:
+    first, second = submit(store), submit(store)
+    assert store.next_queued() == first
+    store.move(first, JobState.RUNNING)
+    assert store.next_queued() == second
+    store.move(first, JobState.QUEUED)
+    assert store.next_queued() == first
+
+
+def test_the_same_job_twice_is_known_and_another_under_its_id_is_refused(store: JobStore) -> None:
+    job_id = submit(store)
+    known = store.known(job_id, REQUEST)
+    assert known is not None
+    assert known.job_id == job_id
+    with pytest.raises(JobIdTaken):
+        store.known(job_id, MorphRequest(IMAGES, ((0.5,), ())))
+    assert store.known(uuid.uuid4().hex, REQUEST) is None
+
+
+@pytest.mark.parametrize("job_id", ["", "../../etc/passwd", "A" * 32, "a" * 31, "a" * 33])
+def test_a_job_id_that_is_no_uuid_is_refused(store: JobStore, job_id: str) -> None:
+    with pytest.raises(BadSetting):
+        store.known(job_id, REQUEST)
+
+
+def test_a_full_queue_says_so_and_changes_nothing(store: JobStore) -> None:
+    submit(store, limit=1)
+    with pytest.raises(QueueFull):
+        submit(store, limit=1)
+    assert len(store.jobs()) == 1
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(JobState, JobState)))
+def test_jobs_move_only_by_the_table(store: JobStore, before: JobState, after: JobState) -> None:
+    job_id = submit(store)
+    path = {
+        JobState.QUEUED: [],
+        JobState.RUNNING: [JobState.RUNNING],
+        JobState.DONE: [JobState.RUNNING, JobState.DONE],
+        JobState.FAILED: [JobState.FAILED],
+        JobState.CANCELLED: [JobState.CANCELLED],
+    }[before]
+    for state in path:
+        store.move(job_id, state)
+    if after in MOVES[before]:
+        store.move(job_id, after)
+        assert store.job(job_id).state is after
+    else:
+        with pytest.raises(MoveRefused):
+            store.move(job_id, after)
+        assert store.job(job_id).state is before
+
+
+def test_events_are_numbered_without_repeats_and_replayed_since_n(store: JobStore) -> None:
+    job_id = submit(store)
+    store.move(job_id, JobState.RUNNING)
+    for index in range(3):
+        store.add_frame(job_id, frame(index))
+    store.move(job_id, JobState.DONE)
+    events = store.events(job_id, 0, most=100)
+    assert [event.number for event in events] == [1, 2, 3, 4, 5, 6]
+    assert store.events(job_id, 4, most=100) == events[4:]
+    assert store.events(job_id, 0, most=2) == events[:2]
+    assert isinstance(events[-1], JobChanged)
+
+
+def test_only_the_newest_progress_is_kept_and_its_number_moves_on(store: JobStore) -> None:
+    job_id = submit(store)
+    store.move(job_id, JobState.RUNNING)
+    for step in range(5):
+        store.progress(job_id, phase="drawing", step=step, steps=5, eta_s=1.0)
+    progress = [e for e in store.events(job_id, 0, most=100) if isinstance(e, Progressed)]
+    assert [(p.step, p.number) for p in progress] == [(4, 7)]
+    assert (store.job(job_id).phase, store.job(job_id).step) == ("drawing", 4)
+
+
+def test_a_frame_names_its_segment_and_position(store: JobStore) -> None:
+    job_id = submit(store)
+    made = store.add_frame(job_id, frame(2))
+    assert isinstance(made, FrameMade)
+    assert (made.segment, made.position) == (1, 0.75)
+
+
+def test_a_frame_is_told_once(store: JobStore) -> None:
+    job_id = submit(store)
+    assert store.add_frame(job_id, frame(0)) is not None
+    assert store.add_frame(job_id, frame(0)) is None
+    assert store.job(job_id).frames_done == 1
+
+
+def test_a_new_frame_forgives_the_workers_that_died_before(store: JobStore) -> None:
+    job_id = submit(store)
+    assert [store.count_attempt(job_id), store.count_attempt(job_id)] == [1, 2]
+    store.add_frame(job_id, frame(0))
+    assert store.count_attempt(job_id) == 1
+
+
+def test_what_ran_when_the_daemon_died_waits_again(store: JobStore) -> None:
+    first, second, third = submit(store), submit(store), submit(store)
+    store.move(first, JobState.RUNNING)
+    store.move(second, JobState.RUNNING)
+    store.move(second, JobState.DONE)
+    assert store.requeue_running() == (first,)
+    assert [store.job(j).state for j in (first, second, third)] == [
+        JobState.QUEUED,
+        JobState.DONE,
+        JobState.QUEUED,
+    ]
+
+
+def test_a_failure_keeps_its_reason(store: JobStore) -> None:
+    job_id = submit(store)
+    store.move(job_id, JobState.FAILED, error=PictureMissing(name="walk.png"))
+    error = store.job(job_id).error
+    assert error is not None
+    assert (error.code, error.values) == ("KT-101", {"name": "walk.png"})
+
+
+def test_clear_forgets_ended_jobs_only(store: JobStore) -> None:
+    waiting, ended = submit(store), submit(store)
+    store.add_frame(ended, frame(0))
+    store.move(ended, JobState.CANCELLED)
+    assert store.clear(waiting) == ()
+    assert store.clear() == (ended,)
+    assert store.job_ids() == {waiting}
+    assert store.events(ended, 0, most=9) == ()
+    with pytest.raises(UnknownJob):
+        store.clear(ended)
+
+
+def test_an_unknown_job_is_never_anything_else(store: JobStore) -> None:
+    for ask in (store.job, store.request, store.count_attempt):
+        with pytest.raises(UnknownJob):
+            ask("f" * 32)
+
+
+def test_a_store_from_a_newer_keytween_is_left_alone(tmp_path: Path) -> None:
+    opened = JobStore(tmp_path / "jobs.sqlite")
+    opened._db.execute("PRAGMA user_version=99")
+    opened.close()
+    with pytest.raises(DaemonError, match="newer"):
+        JobStore(tmp_path / "jobs.sqlite")

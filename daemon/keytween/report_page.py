@@ -404,7 +404,8 @@ th, td { padding: .35rem .75rem; text-align: right; border-bottom: 1px solid var
   white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 600; }
-.named th:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.named th:first-child { min-width: 11rem; max-width: 22rem; text-align: left;
+  white-space: normal; overflow-wrap: anywhere; }
 .keyed { background: color-mix(in srgb, var(--accent) 12%, transparent); }
 @media print { section { break-inside: avoid; } video { display: none; } }
 """

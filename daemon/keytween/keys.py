@@ -57,12 +57,13 @@ class AllowList:
 
 
 def authorised_keys(folder: Path) -> set[str]:
-    """The further client keys that the user has listed in `authorised_keys`, one Z85 key a line."""
+    """The further client keys listed in `authorised_keys`: a Z85 key begins a line, a remark may follow."""
     path = folder / "authorised_keys"
     if not path.is_file():
         return set()
-    lines = (line.split("#")[0].strip() for line in path.read_text("utf-8").splitlines())
-    return {line for line in lines if len(line) == 40}
+    # Z85 uses '#' itself, so it cannot begin a remark.
+    words = (line.split() for line in path.read_text("utf-8").splitlines())
+    return {word[0] for word in words if word and len(word[0]) == 40}
 
 
 def new_connection(endpoint: str, server: KeyPair, client: KeyPair) -> Connection:

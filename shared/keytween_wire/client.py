@@ -283,7 +283,9 @@ class Client:
         return getattr(reply, "count", 0)
 
     def close(self) -> None:
-        """Closes at once; what is still queued is dropped."""
+        """Closes at once; what is still queued is dropped. Closing twice is the same as once."""
+        if self._context.closed:
+            return
         # The monitor must go first: a context with an open monitor never ends.
         self._socket.disable_monitor()
         self._monitor.close(0)

@@ -124,7 +124,11 @@ def read(
     claimed = suffix or (source.suffix if isinstance(source, Path) else "")
     header = _header(data, claimed, asked)
     with _on_disk(source, data, header.suffix) as path:
-        return _decode(path, header, asked)
+        try:
+            return _decode(path, header, asked)
+        except UnicodeDecodeError as error:
+            # OpenImageIO quotes what it finds in a torn header as if it were text.
+            raise PictureDamaged(name=asked.shown, detail="its header is garbled") from error
 
 
 def _load(path: Path, shown: str) -> bytes:
@@ -204,7 +208,7 @@ def _decode(path: str, header: headers.Header, asked: _Asked) -> Picture:
     config.attribute("oiio:UnassociatedAlpha", 1)
     reader = oiio.ImageInput.open(path, config)
     if reader is None:
-        raise PictureDamaged(name=asked.shown, detail=_tidy(oiio.geterror()))
+        raise PictureDamaged(name=asked.shown, detail=_tidy(oiio.geterror(), path))
     try:
         if reader.format_name() != _READERS[header.suffix]:
             raise PictureDamaged(name=asked.shown, detail="the header cannot be read")
@@ -213,16 +217,20 @@ def _decode(path: str, header: headers.Header, asked: _Asked) -> Picture:
         chosen = _channels(spec, asked)
         pixel_type = _pixel_type(spec, chosen, asked)
         colour, colour_source = _colour(spec, header, pixel_type, asked)
-        stored = _stored(reader, chosen, pixel_type, asked)
+        stored = _stored(reader, chosen, pixel_type)
+    except OSError as error:
+        raise PictureDamaged(name=asked.shown, detail=_tidy(str(error), path)) from error
     finally:
         reader.close()
     return Picture(_finished(stored, spec, header), colour, colour_source)
 
 
-def _tidy(complaint: str) -> str:
-    """The first line of a decoder's complaint, without the path that it read from."""
+def _tidy(complaint: str, path: str) -> str:
+    """The first line of OpenImageIO's complaint, without the path that it worked on."""
     first = (complaint.strip().splitlines() or ["the pixels cannot be read"])[0]
-    return re.sub(r'\s*[("]+[^"()]*\.(png|jpg|tif|webp|exr)[")]+', "", first).strip().rstrip(".")
+    for place in (path, Path(path).name):
+        first = re.sub(r'\s*\(?"?' + re.escape(place) + r'"?\)?:?', "", first)
+    return first.strip(" :.")
 
 
 def _check_spec(spec: OpenImageIO.ImageSpec, header: headers.Header, asked: _Asked) -> None:
@@ -293,12 +301,13 @@ def _exr_tag(spec: OpenImageIO.ImageSpec) -> str:
     return headers.SCENE_LINEAR if known else "primaries other than Rec.709 (chromaticities)"
 
 
-def _stored(reader: Any, chosen: list[int], pixel_type: str, asked: _Asked) -> Pixels:
+def _stored(reader: Any, chosen: list[int], pixel_type: str) -> Pixels:
+    """The chosen channels as the file holds them; OSError with OpenImageIO's complaint if it cannot."""
     low, high = min(chosen), max(chosen) + 1
     stored = reader.read_image(0, 0, low, high, pixel_type)
     complaint: str = reader.geterror()
     if stored is None or (complaint and not _harmless(complaint)):
-        raise PictureDamaged(name=asked.shown, detail=_tidy(complaint))
+        raise OSError(complaint)
     wanted = [channel - low for channel in chosen]
     return stored if wanted == list(range(high - low)) else stored[..., wanted]
 
@@ -359,12 +368,16 @@ def _for_png(picture: Picture, dtype: np.dtype[Any]) -> Pixels:
 
 
 def _for_exr(picture: Picture, chosen: str) -> Pixels:
+    linear = picture.colour is Colour.SCENE_LINEAR
+    opaque = not picture.has_matte or bool((picture.pixels[..., 3] == 1).all())
+    if linear and opaque and chosen == _AUTO[picture.pixels.dtype.name]:
+        return picture.pixels
     values = as_float(picture)
-    if picture.colour is Colour.SRGB:
+    if not linear:
         values[..., :3] = pixels.linear_colours(picture.pixels[..., :3])
     if picture.has_matte:
         # Light without coverage exists in scene-linear pictures alone: see the top of the file.
-        values = pixels.premultiplied(values, keep_light=picture.colour is Colour.SCENE_LINEAR)
+        values = pixels.premultiplied(values, keep_light=linear)
     return pixels.quantised(values, np.dtype(np.float16)) if chosen == "exr-half" else values
 
 
@@ -386,7 +399,7 @@ def _save(array: Pixels, chosen: str, path: Path) -> None:
         spec.attribute(key, value)
     writer = oiio.ImageOutput.create(str(path))
     if not (writer.open(str(path), spec) and writer.write_image(array) and writer.close()):
-        raise PictureUnwritable(name=path.name, detail=_tidy(writer.geterror()))
+        raise PictureUnwritable(name=path.name, detail=_tidy(writer.geterror(), str(path)))
 
 
 _PNG_SETTINGS: dict[str, str | int] = {

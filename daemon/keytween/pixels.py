@@ -33,8 +33,10 @@ def quantised(array: Floats, dtype: np.dtype[Any]) -> Pixels:
         scaled = np.fmin(np.fmax(array, 0), 1) * full
         return np.rint(scaled, out=scaled).astype(dtype)
     if dtype == np.float16:
-        finite = np.clip(array, -_HALF_MAX, _HALF_MAX)
-        return np.where(np.isinf(array), array, finite).astype(np.float16)
+        beyond = np.isfinite(array) & (np.abs(array) > _HALF_MAX)
+        if beyond.any():
+            array = np.where(beyond, np.copysign(np.float32(_HALF_MAX), array), array)
+        return array.astype(np.float16)
     return np.array(array, np.float32)
 
 
@@ -43,33 +45,26 @@ def straight(pixels: Pixels) -> Pixels:
 
     Half becomes float32 where a quotient leaves half's range: nothing is lost to a faint matte.
     """
-    matte = pixels[..., 3]
     full = full_scale(pixels.dtype)
-    partial = (matte > 0) & (matte != full)
+    partial = (pixels[..., 3] > 0) & (pixels[..., 3] != full)
     if not partial.any():
         return pixels
-    values = pixels[partial].astype(np.float32)
-    colours = _finite_division(values[:, :3] * np.float32(full), values[:, 3:])
-    if pixels.dtype.kind == "u":
-        colours = np.rint(np.minimum(colours, full))
-    elif pixels.dtype == np.float16 and _leaves_half(colours, values[:, :3]):
+    divisor = np.where(partial, pixels[..., 3].astype(np.float32), np.float32(full))[..., np.newaxis]
+    colours = _finite_quotient(pixels[..., :3].astype(np.float32) * np.float32(full), divisor)
+    if pixels.dtype == np.float16 and (np.abs(colours[partial]) > _HALF_MAX).any():
         pixels = pixels.astype(np.float32)
     result = np.array(pixels)
-    values[:, :3] = colours
-    result[partial] = values.astype(result.dtype)
+    result[..., :3] = np.rint(np.minimum(colours, full)) if pixels.dtype.kind == "u" else colours
     return result
 
 
-def _finite_division(colours: Floats, matte: Floats) -> Floats:
-    """colours / matte, stopping at the largest float where a vanishing matte would make it infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        quotient = colours / matte
-    biggest = np.finfo(np.float32).max
-    return np.where(np.isfinite(colours), np.clip(quotient, -biggest, biggest), colours)
-
-
-def _leaves_half(straight: Floats, stored: Floats) -> bool:
-    return bool((np.isfinite(stored) & (np.abs(straight) > _HALF_MAX)).any())
+def _finite_quotient(colours: Floats, divisor: Floats) -> Floats:
+    """colours / divisor, stopping at the largest float where a vanishing divisor would make it infinite."""
+    with np.errstate(over="ignore"):
+        quotient = colours / divisor
+    lost = np.isinf(quotient) & np.isfinite(colours)
+    quotient[lost] = np.copysign(np.finfo(np.float32).max, colours[lost])
+    return quotient
 
 
 def premultiplied(values: Floats, *, keep_light: bool) -> Floats:

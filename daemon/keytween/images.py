@@ -123,12 +123,15 @@ def read(
     data = _load(source, shown) if isinstance(source, Path) else source
     claimed = suffix or (source.suffix if isinstance(source, Path) else "")
     header = _header(data, claimed, asked)
-    with _on_disk(source, data, header.suffix) as path:
-        try:
+    try:
+        with _on_disk(source, data, header.suffix) as path:
             return _decode(path, header, asked)
-        except UnicodeDecodeError as error:
-            # OpenImageIO quotes what it finds in a torn header as if it were text.
-            raise PictureDamaged(name=asked.shown, detail="its header is garbled") from error
+    except UnicodeDecodeError as error:
+        # OpenImageIO quotes what it finds in a torn header as if it were text.
+        raise PictureDamaged(name=shown, detail="its header is garbled") from error
+    except OSError as error:
+        detail = f"there is no room to unpack it ({error.strerror or error})"
+        raise PictureError(name=shown, detail=detail) from error
 
 
 def _load(path: Path, shown: str) -> bytes:
@@ -241,6 +244,9 @@ def _check_spec(spec: OpenImageIO.ImageSpec, header: headers.Header, asked: _Ask
         raise PictureAnimated(name=asked.shown, count=count)
     if spec.deep or spec.depth > 1:
         raise PictureError(name=asked.shown, detail="it holds deep or volume data")
+    # A strip of a TIFF is unpacked with all its channels, so their number is part of the pixel budget.
+    if header.channels > 16:
+        raise PictureError(name=asked.shown, detail=f"it has {header.channels} channels")
     if spec.get_int_attribute("tiff:PhotometricInterpretation", 2) not in _TIFF_MODELS:
         kind = spec.get_string_attribute("tiff:ColorSpace") or "neither RGB nor grey"
         raise PictureError(name=asked.shown, detail=f"it is {kind}")

@@ -659,6 +659,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write(Picture(RGB), tmp_path / "a.exr", "png8")
 
 
+def test_a_lack_of_temporary_space_is_a_picture_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(images.tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(PictureError, match="no room"):
+        read(pillow(RGB, "PNG"))
+    with pytest.raises(PictureUnwritable):
+        encode(Picture(RGB))
+
+
 # Floats
 
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the daemon is started and found, and where frames go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+
+
+class KeytweenPreferences(bpy.types.AddonPreferences):
+    """The add-on's page in Blender's preferences."""
+
+    bl_idname = __package__
+
+    command: bpy.props.StringProperty(
+        name="Daemon Command",
+        description="How to run the program `keytween`; empty to look for it on the path",
+    )
+    connection_file: bpy.props.StringProperty(
+        name="Connection File",
+        description="The daemon's connection file; empty for this user's own daemon",
+        subtype="FILE_PATH",
+    )
+    output_folder: bpy.props.StringProperty(
+        name="Output Folder",
+        description="Where the frames go; empty for a folder `keytween` beside the blend file",
+        subtype="DIR_PATH",
+    )
+    auto_connect: bpy.props.BoolProperty(
+        name="Connect by Itself",
+        description="Connect to a running daemon without being asked",
+        default=True,
+    )
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        """Draws the page."""
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column()
+        column.prop(self, "command", placeholder="keytween")
+        column.prop(self, "connection_file", placeholder="This user's daemon")
+        column.prop(self, "output_folder", placeholder="//keytween/")
+        column.prop(self, "auto_connect")
+        layout.operator("keytween.copy_diagnostics", icon="COPYDOWN")
+
+
+def get() -> KeytweenPreferences:
+    """The preferences as they stand."""
+    return bpy.context.preferences.addons[__package__].preferences
+
+
+def user_folder(name: str) -> Path:
+    """A folder that is the add-on's own, made if need be."""
+    return Path(bpy.utils.extension_path_user(__package__, path=name, create=True))
+
+
+def output_folder() -> Path:
+    """Where a job's folder goes: chosen, beside the blend file, or the add-on's own when it is not saved."""
+    chosen = get().output_folder
+    if chosen and (bpy.data.filepath or not chosen.startswith("//")):
+        return Path(bpy.path.abspath(chosen))
+    if bpy.data.filepath:
+        return Path(bpy.data.filepath).parent / "keytween"
+    return user_folder("frames")
+
+
+register, unregister = bpy.utils.register_classes_factory((KeytweenPreferences,))

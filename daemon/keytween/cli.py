@@ -186,7 +186,9 @@ def _morph(options: argparse.Namespace) -> int:
         from keytween.showing import show
 
         title = options.output.name or "Morph"
-        result["report"] = str(show(prepared, folder, title=title, fps=options.fps, seconds=seconds))
+        settings = (("easing", options.ease), ("exposure", str(options.exposure)))
+        report = show(prepared, folder, title=title, fps=options.fps, seconds=seconds, settings=settings)
+        result["report"] = str(report)
     _finish_morph(options, result)
     return 0
 
@@ -212,7 +214,7 @@ def _runner(
         with closing(in_process(prepared, max_megapixels=config.max_megapixels)) as drawings:
             yield drawings
         return
-    with client, closing(by_daemon(client, prepared, label=options.output.name)) as drawings:  # type: ignore[type-var]
+    with client, closing(by_daemon(client, prepared, label=options.output.name)) as drawings:
         yield drawings
 
 
@@ -279,9 +281,9 @@ def _progress(options: argparse.Namespace, total: int) -> Iterator[Callable[[Any
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from keytween.demo import run_demo
+    from keytween.demo import run_demo, total_drawings
 
-    with _progress(options, 0) as advance:
+    with _progress(options, total_drawings()) as advance:
         shown = run_demo(options.output, engine=options.engine, advance=advance)
     if options.json:
         _print_json(shown.as_json())

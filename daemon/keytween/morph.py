@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +91,7 @@ def prepare(
     keyframes = [
         replace(k, easing=easing) for k in spaced(len(paths), in_betweens=in_betweens, exposure=exposure)
     ]
-    planned = plan(keyframes, exposure=exposure) if in_betweens else _keyframes_only(len(paths), exposure)
+    planned = plan(keyframes, exposure=exposure)
     request = MorphRequest(
         tuple(
             KeyframeImage(MorphRequest.digest_of(blob), path.suffix.lower(), key.frame, colour, str(path))
@@ -105,11 +105,6 @@ def prepare(
     request.check()
     open_keyframes(request, blobs, max_megapixels=max_megapixels)
     return Morph(request, tuple(paths), blobs, planned)
-
-
-def _keyframes_only(number: int, exposure: int) -> Plan:
-    cels = [Cel(keyframe=i) for i in range(number - 1) for _ in range(exposure)]
-    return Plan(1, (), (*cels, Cel(keyframe=number - 1)))
 
 
 def _expand(images: Sequence[str]) -> list[Path]:
@@ -136,7 +131,9 @@ def _read(path: Path) -> bytes:
 # ---- two ways to run it
 
 
-def by_daemon(client: Client, morph: Morph, *, label: str = "") -> Iterator[Step | FinishedDrawing]:
+def by_daemon(
+    client: Client, morph: Morph, *, label: str = ""
+) -> Generator[Step | FinishedDrawing, None, None]:
     """Runs it in the daemon, as Blender does; closing the generator cancels the job."""
     job_id = uuid.uuid4().hex
     client.submit(job_id, morph.request, morph.blobs, label=label)

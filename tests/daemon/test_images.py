@@ -1,4 +1,7 @@
-"""Pictures in and out: what is read exactly, what is refused and by which name, what is written."""
+"""Pictures in and out: what is read exactly, what is refused and by which name, what is written.
+
+Long because one door has many refusals, and they share the builders of odd files at the top.
+"""
 
 from __future__ import annotations
 
@@ -112,9 +115,6 @@ def profile_of(primaries: tuple[float, ...], gamma: float, description: str) -> 
 
 SRGB_COLORANTS = (0.4360, 0.2225, 0.0139, 0.3851, 0.7169, 0.0971, 0.1431, 0.0606, 0.7139)
 P3_COLORANTS = (0.5151, 0.2412, -0.0011, 0.2919, 0.6922, 0.0419, 0.1572, 0.0666, 0.7841)
-
-
-# Reading what is there
 
 
 @pytest.mark.parametrize(
@@ -249,9 +249,6 @@ def test_unusual_file_names_are_read(tmp_path: Path, name: str) -> None:
     assert np.array_equal(read(path).pixels, RGBA)
 
 
-# Colour
-
-
 @pytest.mark.parametrize(
     ("chunks", "colour", "source"),
     [
@@ -360,9 +357,6 @@ def test_an_acescg_exr_is_refused_by_tag_and_by_primaries(tmp_path: Path) -> Non
 
     with pytest.raises(PictureColourUnknown, match="chromaticities"):
         read(with_oiio(tmp_path / "b.exr", ones, "half", primaries))
-
-
-# Refusals
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -557,9 +551,6 @@ def test_sniff_gives_the_canonical_suffix() -> None:
     assert sniff(b"\x76\x2f\x31\x01" + b"\0" * 4) == ".exr"
 
 
-# Writing
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_png_round_trips_are_bit_exact_even_under_a_zero_matte(
@@ -669,9 +660,6 @@ def test_a_lack_of_temporary_space_is_a_picture_error(
         encode(Picture(RGB))
 
 
-# Floats
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_every_whole_number_survives_the_way_through_floats(dtype: Any) -> None:
     full = np.iinfo(dtype).max
@@ -699,9 +687,6 @@ def test_as_float_gives_memory_of_its_own() -> None:
     array = np.zeros((2, 2, 3), np.float32)
     as_float(Picture(array))[:] = 1
     assert not array.any()
-
-
-# Sequences
 
 
 def test_number_patterns_are_told_from_names(tmp_path: Path) -> None:

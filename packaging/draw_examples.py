@@ -140,9 +140,9 @@ def between(first: AnyPose, second: AnyPose, position: float) -> AnyPose:
 
 
 WAVE = (
-    Pose(lean=-5, nod=-9, arm=28, hand=4, look=-5, lids=1.0, smile=0.6),
-    Pose(lean=0, nod=0, arm=2, hand=-12, look=0, lids=0.5, smile=0.8),
-    Pose(lean=5, nod=9, arm=-22, hand=-30, look=5, lids=1.0, smile=1.0),
+    Pose(lean=-4, nod=-8, arm=20, hand=-8, look=-4, lids=1.0, smile=0.6),
+    Pose(lean=0, nod=0, arm=0, hand=-6, look=0, lids=0.6, smile=0.8),
+    Pose(lean=4, nod=8, arm=-18, hand=-4, look=4, lids=1.0, smile=1.0),
 )
 LEAP = (
     Leap(x=176, y=228, turn=5, wide=1.06, tall=0.92, tail=9, legs=0.35),

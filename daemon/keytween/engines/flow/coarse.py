@@ -14,11 +14,11 @@ REACH = 0.18
 """The longest displacement that is found, as a share of the longest side."""
 FAR = 0.6
 """Colours further apart than this (summed over channels) are just different; it bounds an occlusion's cost."""
-BEND, BREAK, BREAK_AT_EDGE = 0.03, 0.25, 6.0
+BEND, BREAK, BREAK_AT_EDGE = 0.02, 0.25, 6.0
 """What it costs neighbours to move by one step differently, or quite differently; less across an edge."""
 REST = 0.002
 """What each pixel of displacement costs: where nothing tells, nothing moves."""
-SOFT = 0.03
+SOFT = 0.015
 """How much dearer a displacement must be to drop out of the average."""
 PULLS = (0.0, 0.0004, 0.001, 0.002, 0.004, 0.008, 0.012)
 """How strongly each round pulls displacements towards their surroundings' average."""

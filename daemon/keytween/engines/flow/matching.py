@@ -156,11 +156,10 @@ def _search(first: Array, second: Array, motion: Array, calm: Array, step: float
 
 
 def _offers(motion: Array, calm: Array, step: float) -> Iterator[Array]:
-    """Motions worth trying: the surroundings', and at first no motion and the neighbours' on each side."""
+    """Motions worth trying: at first the neighbours' on each side, then the surroundings'."""
     if step < 1:
         yield calm
         return
-    yield np.zeros_like(motion)
     height, width = motion.shape[:2]
     for right, down in ((3, 0), (-3, 0), (0, 3), (0, -3)):
         shift = np.array([[1, 0, right], [0, 1, down]], np.float32)

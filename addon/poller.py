@@ -206,6 +206,8 @@ def _turn() -> float:
     if _again:
         _again.clear()
         adopt_strips()
+        if busy():
+            _connect_quietly()
         _redraw()
         return SOON_S
     link = STATUS.link
@@ -429,7 +431,7 @@ def _handlers() -> tuple[tuple[list[object], object], ...]:
 
 def _connect_quietly() -> None:
     """Connects to a daemon that runs already; that there is none is no news."""
-    if STATUS.link.state is LinkState.OFF and preferences.get().auto_connect:
+    if STATUS.link.state is LinkState.OFF and (busy() or preferences.get().auto_connect):
         try:
             STATUS.link.connect()
         except DaemonNotRunning:

@@ -38,8 +38,8 @@ def start_daemon(config: Config) -> Iterator[Callable[..., DaemonProcess]]:
     """Starts real daemons; whatever still runs at the end is killed."""
     started: list[DaemonProcess] = []
 
-    def begin(**arguments: object) -> DaemonProcess:
-        started.append(start(config, **arguments))
+    def begin(settings: Config = config, **arguments: object) -> DaemonProcess:
+        started.append(start(settings, **arguments))
         return started[-1]
 
     yield begin

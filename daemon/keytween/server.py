@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -167,12 +168,16 @@ class Server:
     def _turn(self, found: dict[Any, int]) -> None:
         if self._zap in found:
             self._zap.send_multipart(self._allowed.answer(self._zap.recv_multipart()))
-        if self._back in found:
-            self._hear_worker()
         if self._front in found:
             self._hear_client()
-        self._dispatch.tick()
-        self._pump()
+        try:
+            if self._back in found:
+                self._hear_worker()
+            self._dispatch.tick()
+            self._pump()
+        except Exception:  # the loop's boundary: a full disk, say, must not take the daemon with it
+            log.exception("the queue could not go on; trying again")
+            time.sleep(RETRY_MS / 1000)
 
     def _finished(self) -> bool:
         if self._stopping:

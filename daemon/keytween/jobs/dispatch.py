@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
 START_GRACE_S = 30.0
 RESTART_PAUSE_S = 0.5
+MOST_STARTS = 10
+"""A worker that dies this often in a row before it is ready will not come up: the waiting job is told."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class Dispatch:
         self._log_file = log_file
         self._child: _Child | None = None
         self._not_before = 0.0
+        self._failed_starts = 0
 
     # ---- the daemon's side
 
@@ -104,6 +108,7 @@ class Dispatch:
         if isinstance(said, Ready):
             if said.pid == child.process.pid:
                 child.identity, child.idle_since = identity, time.monotonic()
+                self._failed_starts = 0
                 self._hand_out(time.monotonic())
         elif identity == child.identity:
             self._hear_of_job(child, said)
@@ -176,8 +181,9 @@ class Dispatch:
             if output:
                 output.close()
         assert process.stdin is not None
-        process.stdin.write(json.dumps(self._keys.as_json()).encode() + b"\n")
-        process.stdin.flush()
+        with suppress(OSError):  # it may be dead already: the next tick notices
+            process.stdin.write(json.dumps(self._keys.as_json()).encode() + b"\n")
+            process.stdin.flush()
         return _Child(process, time.monotonic())
 
     def _check_patience(self, child: _Child, now: float) -> None:
@@ -195,20 +201,34 @@ class Dispatch:
         _end(child.process)
         self._child, self._not_before = None, time.monotonic() + RESTART_PAUSE_S
         log.warning("the worker was lost on job %s: %s", child.job_id or "-", reason)
-        job_id = child.job_id or (self._store.next_queued() if not child.identity else "")
-        if not job_id or self._store.job(job_id).state.ended:
+        if child.job_id:
+            self._blame(child.job_id, reason)
+        elif not child.identity:
+            self._failed_starts += 1
+            waiting = self._store.next_queued()
+            if waiting and self._failed_starts >= MOST_STARTS:
+                self._fail(waiting, self._failed_starts, reason)
+
+    def _blame(self, job_id: str, reason: str) -> None:
+        """A job that was running when its worker died tries again, so often without a new frame."""
+        if self._store.job(job_id).state.ended:
             return
         attempts = self._store.count_attempt(job_id)
         if attempts >= self._max_attempts:
-            self._store.move(job_id, JobState.FAILED, error=WorkerLost(attempts=attempts, detail=reason))
-        elif self._store.job(job_id).state is JobState.RUNNING:
+            self._fail(job_id, attempts, reason)
+        else:
             self._store.move(job_id, JobState.QUEUED)
+            self._changed(job_id)
+
+    def _fail(self, job_id: str, attempts: int, reason: str) -> None:
+        self._store.move(job_id, JobState.FAILED, error=WorkerLost(attempts=attempts, detail=reason))
         self._changed(job_id)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kills at once: a worker's files are whole or not there, so there is nothing to wait for."""
-    if process.stdin is not None:
-        process.stdin.close()
     process.kill()
     process.wait()
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from keytween_wire.messages import KeyframeImage, MorphRequest
-
-# Inside Blender's Python only the wire package and the add-on are there.
+# Blender's Python has the add-on alone, and installs its wire package later than this.
 try:
     import numpy as np
     from PIL import Image
 
     from keytween.config import Config, load
     from keytween.starter import DaemonProcess, start
+    from keytween_wire.messages import KeyframeImage, MorphRequest
 except ImportError:
     pass
 

@@ -89,7 +89,7 @@ def draw_error(box: bpy.types.UILayout, context: bpy.types.Context, error: Keytw
 def _wrapped(context: bpy.types.Context, text: str) -> list[str]:
     """The text in lines that fit the sidebar; labels do not wrap by themselves."""
     width = context.region.width if context.region else 280
-    scale = context.preferences.system.ui_scale
+    scale = context.preferences.system.ui_scale or 1.0
     return textwrap.wrap(text, max(20, int((width / scale - 70) / 6.2))) or [""]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -43,7 +44,7 @@ def built(builder: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def tool() -> Tool:
     """Runs Blender's extension tool; its failure is the test's."""
-    script = next(Path(bpy.__file__).parent.glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py"))
+    script = Path(importlib.import_module("bl_pkg").__file__ or "").parent / "cli" / "blender_ext.py"
 
     def run(*arguments: object) -> str:
         done = subprocess.run(

@@ -50,7 +50,7 @@ def keyframe(width: int, height: int, seed: int) -> bytes:
 def request(blobs: list[bytes], positions: tuple[float, ...]) -> MorphRequest:
     """A request for the dissolve engine: the cheapest there is, so that the daemon itself is measured."""
     images = tuple(KeyframeImage(MorphRequest.digest_of(b), ".png") for b in blobs)
-    return MorphRequest(images, (positions,), engine="dissolve")
+    return MorphRequest(images, (positions,) * (len(blobs) - 1), engine="dissolve")
 
 
 def fsync_ms(folder: Path) -> float:

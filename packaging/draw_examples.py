@@ -179,7 +179,8 @@ def girl(pose: Pose) -> Image.Image:
 
 def hair_back(sheet: Sheet, head: Place) -> None:
     """The bob behind the head."""
-    bob = [(-66, 22), (-74, -20), (-52, -66), (0, -84), (52, -66), (74, -20), (66, 22), (48, 44), (0, 38), (-48, 44)]
+    side = [(52, -66), (74, -20), (66, 22), (48, 44)]
+    bob = [(0, -84), *side, (0, 38), *((-x, y) for x, y in reversed(side))]
     sheet.shape(smooth(head(bob)), (126, 66, 58))
 
 
@@ -190,7 +191,8 @@ def torso(sheet: Sheet, body: Place) -> None:
     jumper = [(-52, 20), (-50, -60), (-46, -108), (-20, -124), (20, -124), (46, -108), (50, -60), (52, 20)]
     sheet.shape(smooth(body(jumper)), (222, 92, 84))
     for low in (-66, -44):
-        sheet.stroke(smooth(body([(-44, low), (0, low + 6), (44, low)]), closed=False), (250, 236, 214), line=8)
+        stripe = smooth(body([(-44, low), (0, low + 6), (44, low)]), closed=False)
+        sheet.stroke(stripe, (250, 236, 214), line=8)
 
 
 def raised_arm(sheet: Sheet, body: Place, pose: Pose) -> None:
@@ -199,23 +201,25 @@ def raised_arm(sheet: Sheet, body: Place, pose: Pose) -> None:
     elbow, wrist = arm([(52, -16), (88, -58)])
     limb(smooth([*arm([(0, 0)]), elbow, wrist], closed=False), 24, (222, 92, 84), sheet)
     hand = Place(*wrist, pose.lean + pose.arm + pose.hand + 40)
-    palm = [(-13, 4), (-24, -12), (-17, -20), (-12, -14), (-9, -36), (0, -39), (9, -36), (15, -16), (13, 4), (0, 9)]
+    thumb = [(-13, 4), (-24, -12), (-17, -20), (-12, -14)]
+    palm = [*thumb, (-9, -36), (0, -39), (9, -36), (15, -16), (13, 4), (0, 9)]
     sheet.shape(smooth(hand(palm)), (250, 214, 186))
 
 
 def face(sheet: Sheet, head: Place, pose: Pose) -> None:
     """The head with eyes, mouth and fringe."""
-    sheet.shape(smooth(head([(-56, -20), (-40, -60), (0, -72), (40, -60), (56, -20), (44, 26), (0, 46), (-44, 26)])),
-                (250, 214, 186))
+    skull = [(-56, -20), (-40, -60), (0, -72), (40, -60), (56, -20), (44, 26), (0, 46), (-44, 26)]
+    sheet.shape(smooth(head(skull)), (250, 214, 186))
     for side in (-1, 1):
         cheek = head([(side * 34 + pose.look * 0.6, 14)])[0]
         sheet.shape(oval(*cheek, 9, 6, turn=head.turn), (246, 170, 154), line=0)
         eye(sheet, head, side * 23 + pose.look, pose)
-    mouth = [(-12, 22), (-6, 24 + 5 * pose.smile), (0, 25 + 7 * pose.smile), (6, 24 + 5 * pose.smile), (12, 22)]
+    corner, middle = 24 + 5 * pose.smile, 25 + 7 * pose.smile
+    mouth = [(-12, 22), (-6, corner), (0, middle), (6, corner), (12, 22)]
     sheet.stroke(smooth(head([(x + pose.look, y) for x, y in mouth]), closed=False), INK, line=3.5)
-    fringe = [(-60, -14), (-62, -46), (-36, -74), (2, -82), (40, -72), (62, -44), (60, -14), (46, -34), (22, -42),
-              (4, -30), (-16, -44), (-42, -34)]
-    sheet.shape(smooth(head(fringe)), (126, 66, 58))
+    crown = [(-60, -14), (-62, -46), (-36, -74), (2, -82), (40, -72), (62, -44), (60, -14)]
+    fringe = [(46, -34), (22, -42), (4, -30), (-16, -44), (-42, -34)]
+    sheet.shape(smooth(head(crown + fringe)), (126, 66, 58))
 
 
 def eye(sheet: Sheet, head: Place, x: float, pose: Pose) -> None:
@@ -246,8 +250,8 @@ def fox(leap: Leap) -> Image.Image:
 def tail(sheet: Sheet, place: Place, swing: float) -> None:
     """The brush and its white tip."""
     brush = Place(*place([(-62, -4)])[0], place.turn + swing, place.wide, place.tall)
-    sheet.shape(smooth(brush([(6, 12), (-34, 20), (-72, -2), (-96, -46), (-62, -42), (-32, -30), (4, -14)])),
-                (238, 132, 62))
+    hairs = [(6, 12), (-34, 20), (-72, -2), (-96, -46), (-62, -42), (-32, -30), (4, -14)]
+    sheet.shape(smooth(brush(hairs)), (238, 132, 62))
     tip = [(-76, -8), (-96, -46), (-62, -42), (-66, -32), (-60, -24), (-70, -20)]
     sheet.shape(smooth(brush(tip)), (255, 240, 222))
 
@@ -264,12 +268,12 @@ def fox_head(sheet: Sheet, head: Place) -> None:
     """The head, looking to the right."""
     for ear in ([(-30, -26), (-34, -72), (-2, -40)], [(4, -40), (26, -74), (34, -30)]):
         sheet.shape(head(ear), (238, 132, 62))
-        middle = np.mean(ear, axis=0)
-        sheet.shape(head([tuple((np.array(p) - middle) * 0.5 + middle) for p in ear]), INK, line=0)
-    sheet.shape(smooth(head([(-46, 2), (-34, -38), (4, -48), (38, -32), (52, -2), (84, 16), (60, 32), (6, 38), (-34, 28)])),
-                (238, 132, 62))
-    sheet.shape(smooth(head([(-30, 27), (-6, 12), (26, 10), (50, 2), (81, 16), (59, 30), (6, 36)])),
-                (255, 240, 222), line=0)
+        x, y = sum(p[0] for p in ear) / 6, sum(p[1] for p in ear) / 6
+        sheet.shape(head([(p[0] / 2 + x, p[1] / 2 + y) for p in ear]), INK, line=0)
+    skull = [(-46, 2), (-34, -38), (4, -48), (38, -32), (52, -2), (84, 16), (60, 32), (6, 38), (-34, 28)]
+    sheet.shape(smooth(head(skull)), (238, 132, 62))
+    cheek = [(-30, 27), (-6, 12), (26, 10), (50, 2), (81, 16), (59, 30), (6, 36)]
+    sheet.shape(smooth(head(cheek)), (255, 240, 222), line=0)
     sheet.shape(oval(*head([(80, 14)])[0], 8, 6.5, turn=head.turn), INK, line=0)
     centre, shine = head([(24, -8), (26.5, -12)])
     sheet.shape(oval(*centre, 6.5, 9.5, turn=head.turn), INK, line=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -20,7 +21,10 @@ GROUP = "keytween.engines"
 FLOW = EngineInfo("flow", "Moves the drawing with optical flow, on any processor.", overshoot=True)
 DISSOLVE = EngineInfo("dissolve", "Fades one keyframe into the next; nothing moves.")
 
-_CLASSES = {FLOW.name: ("keytween.engines.flow", "Flow"), DISSOLVE.name: ("keytween.engines.dissolve", "Dissolve")}
+_CLASSES = {
+    FLOW.name: ("keytween.engines.flow", "Flow"),
+    DISSOLVE.name: ("keytween.engines.dissolve", "Dissolve"),
+}
 _NEEDS = {FLOW.name: "cv2"}
 
 
@@ -73,6 +77,7 @@ def _with_availability(info: EngineInfo) -> EngineInfo:
     return EngineInfo(info.name, info.summary, available=False, reason=f"{needed} is not installed")
 
 
-def _added() -> list[EntryPoint]:
-    """Engines from other packages; a built-in name cannot be taken over."""
-    return [point for point in entry_points(group=GROUP) if point.name not in _CLASSES]
+@cache
+def _added() -> tuple[EntryPoint, ...]:
+    """Engines from other packages; a built-in name cannot be taken over. Looked for once: it takes milliseconds."""
+    return tuple(point for point in entry_points(group=GROUP) if point.name not in _CLASSES)

@@ -23,7 +23,7 @@ class Dissolve:
     def morph(
         self, request: MorphRequest, keyframes: Sequence[Picture], *, skip: frozenset[int] = frozenset()
     ) -> Iterator[Progress | Frame]:
-        """Yields a Frame for every position that is not in `skip`; positions beyond 0..1 show the keyframe."""
+        """Yields a Frame for every position not in `skip`; positions beyond 0..1 show the keyframe."""
         index = 0
         for segment, positions in enumerate(request.positions):
             for position in positions:
@@ -52,7 +52,7 @@ def mix(first: Array, second: Array, position: float) -> Array:
     """The blend of two premultiplied pictures (H, W, C); a missing matte counts as opaque."""
     channels = max(first.shape[2], second.shape[2])
     first, second = with_channels(first, channels), with_channels(second, channels)
-    return first + np.float32(position) * (second - first)
+    return np.asarray(first + np.float32(position) * (second - first), np.float32)
 
 
 def with_channels(pixels: Array, channels: int) -> Array:

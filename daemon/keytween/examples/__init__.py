@@ -25,7 +25,9 @@ def examples() -> tuple[Example, ...]:
     """Every bundled example; in an installed Keytween their keyframes are files (`pathlib.Path`)."""
     gentle = Easing(Interpolation.SINE, Mode.EASE_IN_OUT)
     return (
-        Example("wave", "A girl on a hill waves", _pictures("wave", 3), in_betweens=7, exposure=2, easing=gentle),
+        Example(
+            "wave", "A girl on a hill waves", _pictures("wave", 3), in_betweens=7, exposure=2, easing=gentle
+        ),
         Example("leap", "A fox leaps, on nothing", _pictures("leap", 2), in_betweens=7),
     )
 

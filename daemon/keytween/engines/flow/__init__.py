@@ -67,7 +67,8 @@ def _stage(first: Picture, second: Picture) -> Stage | None:
         return None
     channels = max(first.pixels.shape[2], second.pixels.shape[2])
     ends = [premultiplied(with_channels(as_float(p), channels)) for p in (first, second)]
-    return Stage(motion, *ends, bounded=first.colour is not Colour.SCENE_LINEAR)
+    whole_numbers = first.pixels.dtype.kind == second.pixels.dtype.kind == "u"
+    return Stage(motion, *ends, bounded=whole_numbers)
 
 
 def _picture(stage: Stage | None, first: Picture, second: Picture, position: float) -> Picture:
@@ -89,4 +90,4 @@ def look(picture: Picture) -> Array:
         bright = np.maximum(colour, 0)
         colour = (bright / (1 + bright)) ** np.float32(1 / 2.2)
     shown = np.clip(colour, 0, 1) * matte + MIDDLE_GREY * (1 - matte)
-    return np.concatenate([shown, matte], axis=2)
+    return np.concatenate([shown, matte], axis=2, dtype=np.float32)

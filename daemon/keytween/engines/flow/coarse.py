@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-REACH = 0.18
+REACH = 0.17
 """The longest displacement that is found, as a share of the longest side."""
 FAR = 0.6
-"""Colours further apart than this (summed over channels) are just different; it bounds an occlusion's cost."""
+"""Colours further apart than this, summed over channels, are just different."""
 BEND, BREAK, BREAK_AT_EDGE = 0.02, 0.25, 6.0
 """What it costs neighbours to move by one step differently, or quite differently; less across an edge."""
 REST = 0.002
@@ -63,7 +63,9 @@ def membership(picture: Array, colours: Array) -> Array:
     return near / near.sum(-1, keepdims=True)
 
 
-def smoothed(motion: Array, weight: Array, sigma: float, *, groups: Array | None = None, rest: float) -> Array:
+def smoothed(
+    motion: Array, weight: Array, sigma: float, *, groups: Array | None = None, rest: float
+) -> Array:
     """The surroundings' average motion, weighted; within colour `groups`, so that shapes stay apart.
 
     `rest` is the weight of not moving: it decides where no weight is near.
@@ -72,9 +74,10 @@ def smoothed(motion: Array, weight: Array, sigma: float, *, groups: Array | None
     if groups is None:
         total = blurred(stacked, sigma)
     else:
-        shares = [groups[..., k : k + 1] for k in range(groups.shape[2])]
-        total = sum((blurred(stacked * share, sigma) * share for share in shares), np.float32(0))
-    return total[..., :2] / (total[..., 2:] + np.float32(rest))
+        total = np.zeros_like(stacked)
+        for share in np.split(groups, groups.shape[2], axis=2):
+            total += blurred(stacked * share, sigma) * share
+    return np.asarray(total[..., :2] / (total[..., 2:] + np.float32(rest)), np.float32)
 
 
 def _costs(first: Array, second: Array, reach: int) -> Array:
@@ -96,7 +99,8 @@ def _agreed(costs: Array, picture: Array) -> Array:
     rows = np.ascontiguousarray(costs.transpose(2, 0, 1, 3))
     total = _both_ways(rows, picture).transpose(1, 2, 0, 3)
     columns = np.ascontiguousarray(costs.transpose(3, 0, 1, 2))
-    return (total + _both_ways(columns, picture.transpose(1, 0, 2)).transpose(1, 2, 3, 0)) / 4
+    total = total + _both_ways(columns, picture.transpose(1, 0, 2)).transpose(1, 2, 3, 0)
+    return total * np.float32(0.25)
 
 
 def _both_ways(lines: Array, picture: Array) -> Array:

@@ -13,7 +13,7 @@ from keytween.engines.flow.matching import Motion, fetched, grid, reduced, resiz
 
 Array = NDArray[np.float32]
 
-THROW_SIDE = 288
+THROW_SIDE = 224
 """The longest side at which motion is thrown forward; the fine motion corrects it afterwards."""
 SAME = 3.0
 """Motions closer than this, in pixels, belong to one surface."""
@@ -46,7 +46,7 @@ class Stage:
         share = np.float32(min(max(position, 0.0), 1.0))
         views = [_view(s, p) for s, p in zip(self._sides, (position, 1 - position), strict=True)]
         weights = [w * v[1] for w, v in zip((1 - share, share), views, strict=True)]
-        mix = weights[1] / (weights[0] + weights[1])
+        mix = np.asarray(weights[1] / (weights[0] + weights[1]), np.float32)
         shown = [self._shown(s, v[0]) for s, v in zip(self._sides, views, strict=True)]
         return self._blend(shown[0], shown[1], mix)
 
@@ -65,7 +65,8 @@ class Stage:
 
 def _side(pixels: Array, motion: Array, trust: Array, edges: Array) -> Side:
     """Lines rank before flat ground, and what both keyframes agree on before what only one shows."""
-    rank = trust**4 * (blurred(edges, 2.0) ** 2 + np.float32(1e-4)) + np.float32(1e-7)
+    lines = blurred(edges, 2.0)
+    rank = np.asarray(trust**4 * (lines * lines + np.float32(1e-4)) + np.float32(1e-7), np.float32)
     small = reduced(motion, THROW_SIDE)
     small = resized(motion, *small.shape[:2]) if small.shape != motion.shape else motion
     return Side(pixels, motion, trust, small, reduced(rank, THROW_SIDE))
@@ -78,16 +79,17 @@ def _view(side: Side, share: float) -> tuple[Array, Array]:
     thrown = resized(_healed(thrown, cover), height, width)
     cover = cv2.resize(cover, (width, height))  # pyright: ignore
     places = grid(height, width)
-    part = np.float32(share)
-    for _ in range(2):
-        exact = fetched(side.motion, places - thrown * part)
-        off = exact - thrown
-        same = cv2.magnitude(off[..., 0], off[..., 1]) < SAME
-        thrown = np.where(same[..., None], exact, thrown)
-    trust = fetched(side.trust, places - thrown * part)
+    thrown = _corrected(thrown, fetched(side.motion, cv2.scaleAdd(thrown, -share, places)))  # pyright: ignore
+    trust = fetched(side.trust, cv2.scaleAdd(thrown, -share, places))  # pyright: ignore
     seen = np.clip(2 * cover - np.float32(0.5), 0, 1)
-    weight = seen * (trust * trust + np.float32(0.01)) + np.float32(1e-4)
-    return thrown * part, blurred(weight, 1.2)
+    weight = np.asarray(seen * (trust * trust + np.float32(0.01)) + np.float32(1e-4), np.float32)
+    return thrown * np.float32(share), blurred(weight, 1.2)
+
+
+def _corrected(thrown: Array, exact: Array) -> Array:
+    """The exact motion where it belongs to the same surface as the thrown one."""
+    off = cv2.transform(cv2.absdiff(exact, thrown), np.ones((1, 2), np.float32))
+    return cv2.copyTo(exact, cv2.compare(off, SAME, cv2.CMP_LT), thrown)  # pyright: ignore
 
 
 def _throw(motion: Array, rank: Array, share: float) -> tuple[Array, Array]:
@@ -96,30 +98,30 @@ def _throw(motion: Array, rank: Array, share: float) -> tuple[Array, Array]:
     Where several arrive, rank decides: softly, so that a drawing does not flicker from one to the next.
     """
     height, width = rank.shape
-    places = (grid(height, width) + motion * np.float32(share)).reshape(-1, 2)
-    corner = np.floor(places)
-    inside = ((corner >= -1) & (corner < (width, height))).all(1)
-    part, corner = (places - corner)[inside], corner[inside].astype(np.int64)
-    weight = rank.reshape(-1)[inside]
-    values = np.stack([weight, *(motion.reshape(-1, 2)[inside] * weight[:, None]).T])
-    start = (corner[:, 1] + 1) * (width + 2) + corner[:, 0] + 1
+    across, down = cv2.split(grid(height, width) + motion * np.float32(share))
+    left, top = np.floor(across), np.floor(down)
+    inside = (left >= -1) & (left < width) & (top >= -1) & (top < height)
+    start = ((top + 1) * (width + 2) + left + 1)[inside].astype(np.int64)
+    x, y = (across - left)[inside], (down - top)[inside]
+    weight = rank[inside]
+    values = (weight, motion[..., 0][inside] * weight, motion[..., 1][inside] * weight)
     total = np.zeros((4, (height + 2) * (width + 2)))
-    for right, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        x = part[:, 0] if right else 1 - part[:, 0]
-        near = x * (part[:, 1] if down else 1 - part[:, 1])
-        index = start + right + down * (width + 2)
+    corners = (((1 - x) * (1 - y), 0), (x * (1 - y), 1), ((1 - x) * y, width + 2), (x * y, width + 3))
+    for near, corner in corners:
+        index = start + corner
         total[0] += np.bincount(index, near, total.shape[1])
         for row, value in zip(total[1:], values, strict=True):
             row += np.bincount(index, near * value, total.shape[1])
-    total = total.reshape(4, height + 2, width + 2)[:, 1:-1, 1:-1]
-    mean = total[2:] / (total[1] + 1e-12)
-    return mean.transpose(1, 2, 0).astype(np.float32), total[0].astype(np.float32)
+    total = total.reshape(4, height + 2, width + 2)[:, 1:-1, 1:-1].astype(np.float32)
+    mean = total[2:] / (total[1] + np.float32(1e-12))
+    return np.ascontiguousarray(mean.transpose(1, 2, 0)), total[0]
 
 
 def _healed(motion: Array, cover: Array) -> Array:
     """The motion with uncovered places filled from around them, and single strays taken out."""
     filled = _filled(motion, np.minimum(cover, 1))
-    return np.ascontiguousarray(cv2.medianBlur(np.dstack([filled, cover]), 5)[..., :2])
+    calm = cv2.medianBlur(np.dstack([filled, cover]), 5)
+    return np.ascontiguousarray(calm[..., :2], np.float32)
 
 
 def _filled(motion: Array, cover: Array) -> Array:

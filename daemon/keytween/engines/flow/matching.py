@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from keytween.engines.flow.coarse import (
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
 
-COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
+COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 88, 1024, 12
 """The longest side at which all displacements are tried, and of the finished motion; less than the least
 is too small to hold a drawing."""
 SWAY = 0.004
@@ -68,13 +69,18 @@ def reduced(picture: Array, side: int) -> Array:
 
 def resized(motion: Array, height: int, width: int) -> Array:
     """A motion field at another size, its displacements scaled along."""
-    scale = np.array([width / motion.shape[1], height / motion.shape[0]], np.float32)
-    return cv2.resize(motion, (width, height)) * scale  # pyright: ignore
+    if motion.shape[:2] == (height, width):
+        return motion
+    scale = (width / motion.shape[1], height / motion.shape[0], 0, 0)
+    return cv2.multiply(cv2.resize(motion, (width, height)), scale)  # pyright: ignore
 
 
+@lru_cache(maxsize=4)
 def grid(height: int, width: int) -> Array:
-    """Each pixel's own place (x, y), (height, width, 2)."""
-    return np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
+    """Each pixel's own place (x, y), (height, width, 2); kept, and never to be written to."""
+    places = np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
+    places.flags.writeable = False
+    return places
 
 
 def fetched(picture: Array, places: Array, *, how: int = cv2.INTER_LINEAR) -> Array:
@@ -176,7 +182,8 @@ def _settled(
     out: list[Array] = []
     for i in (0, 1):
         agree = agreement(flows[i], flows[1 - i], 1.5) + np.float32(1e-3)
-        weight = (edges[i] + np.float32(0.002)) * np.exp(-10 * costs[i]) * agree
+        fit = np.exp(np.float32(-10) * costs[i])
+        weight = np.asarray((edges[i] + np.float32(0.002)) * fit * agree, np.float32)
         group = None if groups is None else groups[i]
         out.append(smoothed(flows[i], weight, sigma, groups=group, rest=1e-7))
     return out[0], out[1]
@@ -197,8 +204,9 @@ def _polished(first: Array, second: Array, motion: Array) -> Array:
         products = (gx * gx, gx * gy, gy * gy, gx * rest, gy * rest)
         xx, xy, yy, xr, yr = (blurred(cv2.transform(p, ones) * fair, 2.0) for p in products)  # pyright: ignore
         xx, yy = xx + np.float32(1e-4), yy + np.float32(1e-4)
-        step = np.dstack([xy * yr - yy * xr, xy * xr - xx * yr]) / (xx * yy - xy * xy)[..., None]
-        motion = motion + np.clip(blurred(step, 1.0), -1, 1)
+        ahead = np.dstack([xy * yr - yy * xr, xy * xr - xx * yr]).astype(np.float32)
+        step = blurred(np.asarray(ahead / (xx * yy - xy * xy)[..., None], np.float32), 1.0)
+        motion = motion + np.clip(step, -1, 1)
     return motion
 
 
@@ -223,8 +231,7 @@ def _trust(first: Array, second: Array, motion: Array, opposite: Array) -> Array
 def _sureness(trust: Array, edges: Array) -> Array:
     """Whether the lines in the wider surroundings correspond at all: (h, w), 0 for not, 1 for enough."""
     sigma = 0.06 * max(edges.shape)
-    lines = edges + np.float32(1e-5)
-    small = cv2.resize(np.dstack([trust * lines, lines]), None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    near = blurred(small, sigma / 4)
+    lines = np.asarray(edges + np.float32(1e-5), np.float32)
+    near = blurred(reduced(np.dstack([trust * lines, lines]), -(-max(edges.shape) // 4)), sigma / 4)
     share = np.clip((near[..., 0] / near[..., 1] - 0.15) / 0.25, 0, 1)
     return cv2.resize(share, edges.shape[::-1])  # pyright: ignore

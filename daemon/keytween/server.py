@@ -19,7 +19,7 @@ import zmq
 
 from keytween import __version__
 from keytween.config import Config
-from keytween.engines import choose, engine_infos
+from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch
 from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
 from keytween.jobs.link import Said, hear, say, worker_keys
@@ -43,6 +43,7 @@ from keytween_wire.messages import (
     Cancel,
     Clear,
     Done,
+    EngineInfo,
     Failed,
     FrameMade,
     Hello,
@@ -82,6 +83,9 @@ class Server:
     def __init__(self, config: Config, *, parent: int = 0) -> None:
         self._config = config
         self._limits = Limits(queued_jobs=config.queued_jobs)
+        # Looked for once: finding engines of other packages takes milliseconds.
+        self._engines = {info.name: info for info in engine_infos()}
+        self._default_engine = choose(AUTO)[0]
         self._parent = _find_parent(parent)
         self._jobs_folder = config.state / "jobs"
         self._watchers: dict[tuple[bytes, str], _Watcher] = {}
@@ -274,12 +278,11 @@ class Server:
                 client_version=hello.version,
                 daemon_version=__version__,
             )
-        default, _ = choose("auto")
         return Welcome(
             pid=os.getpid(),
             boot_id=self.connection.boot_id,
-            default_engine=default,
-            engines=engine_infos(),
+            default_engine=self._default_engine,
+            engines=tuple(self._engines.values()),
             limits=self._limits,
         )
 
@@ -288,12 +291,12 @@ class Server:
         if known is not None:
             return Accepted(known, existing=True)
         self._check(message.request)
+        engine = self._engine(message.request.engine)
         JobFolder(self._jobs_folder, message.job_id).create(message.request, blobs)
-        engine, _ = choose(message.request.engine)
         job = self._store.submit(
             message.job_id,
             message.request,
-            engine=engine,
+            engine=engine.name,
             label=message.label[:200],
             limit=self._limits.queued_jobs,
         )
@@ -308,7 +311,14 @@ class Server:
         ):
             if value > limit:
                 raise BadSetting(name=name, value=value, detail=f"one job may have {limit}")
-        _check_engine(request.engine)
+
+    def _engine(self, name: str) -> EngineInfo:
+        info = self._engines.get(self._default_engine if name == AUTO else name)
+        if info is None:
+            raise UnknownEngine(name=name, choices=", ".join([AUTO, *self._engines]))
+        if not info.available:
+            raise EngineUnavailable(name=name, detail=info.reason, fix="Choose another engine.")
+        return info
 
     def _watch(self, identity: bytes, message: Watch) -> Done:
         self._store.job(message.job_id)
@@ -386,15 +396,6 @@ def _sole_daemon(config: Config) -> filelock.BaseFileLock:
             pid, endpoint = str(other.pid), other.endpoint
         raise DaemonAlreadyRunning(pid=pid, endpoint=endpoint) from error
     return lock
-
-
-def _check_engine(name: str) -> None:
-    chosen, _ = choose(name)
-    info = next((i for i in engine_infos() if i.name == chosen), None)
-    if info is None:
-        raise UnknownEngine(name=name, choices=", ".join(i.name for i in engine_infos()))
-    if not info.available:
-        raise EngineUnavailable(name=name, detail=info.reason, fix="Choose another engine.")
 
 
 def serve(config: Config, *, parent: int = 0, announce: Callable[[Connection], None] | None = None) -> None:

@@ -51,6 +51,7 @@ ADDON = (
     "tween",
     "properties",
     "poller",
+    "status",
     "link",
     "insert",
     "capture",

@@ -79,5 +79,5 @@ def _with_availability(info: EngineInfo) -> EngineInfo:
 
 @cache
 def _added() -> tuple[EntryPoint, ...]:
-    """Engines from other packages; a built-in name cannot be taken over. Looked for once: it takes milliseconds."""
+    """Engines from other packages; a built-in name cannot be taken over. Looked for once: it takes long."""
     return tuple(point for point in entry_points(group=GROUP) if point.name not in _CLASSES)

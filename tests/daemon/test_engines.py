@@ -1,0 +1,111 @@
+"""The engines' table: names, availability and lazy loading."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from keytween import engines
+from keytween.engines import choose, engine_infos, open_engine
+from keytween.engines.dissolve import Dissolve
+from keytween.examples import examples
+from keytween_wire.errors import EngineUnavailable, UnknownEngine
+
+
+@pytest.fixture(autouse=True)
+def _forget_added_engines() -> Iterator[None]:
+    yield
+    engines._added.cache_clear()
+
+
+def test_the_built_in_engines_are_listed() -> None:
+    assert [info.name for info in engine_infos()][:2] == ["flow", "dissolve"]
+    assert all(info.available for info in engine_infos()[:2])
+
+
+def test_only_flow_says_that_it_overshoots() -> None:
+    assert {info.name: info.overshoot for info in engine_infos()[:2]} == {"flow": True, "dissolve": False}
+
+
+@pytest.mark.parametrize("name", ["flow", "dissolve"])
+def test_an_opened_engine_is_the_one_that_was_listed(name: str) -> None:
+    assert open_engine(name).info in engine_infos()
+
+
+def test_auto_picks_flow_and_says_why() -> None:
+    name, reason = choose("auto")
+    assert name == "flow"
+    assert reason.endswith(".")
+    assert open_engine("auto").info.name == "flow"
+
+
+def test_auto_fades_where_flow_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert choose("auto")[0] == "dissolve"
+    assert "cv2" in engine_infos()[0].reason
+
+
+def test_an_unknown_name_is_refused_with_the_choices() -> None:
+    with pytest.raises(UnknownEngine) as caught:
+        open_engine("slow")
+    assert "auto, flow, dissolve" in caught.value.advice
+
+
+def test_listing_the_engines_loads_none_of_them() -> None:
+    loaded = modules_after("from keytween.engines import engine_infos; engine_infos()")
+    assert not loaded & {"cv2", "torch", "numpy", "keytween.engines.flow"}
+
+
+def test_opening_dissolve_leaves_flow_alone() -> None:
+    loaded = modules_after("from keytween.engines import open_engine; open_engine('dissolve')")
+    assert "keytween.engines.dissolve" in loaded
+    assert not loaded & {"cv2", "keytween.engines.flow"}
+
+
+def test_an_engine_from_another_package_opens_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    _add(monkeypatch, EntryPoint("mine", "keytween.engines.dissolve:Dissolve", engines.GROUP))
+    assert "mine" in [info.name for info in engine_infos()]
+    assert isinstance(open_engine("mine"), Dissolve)
+
+
+def test_another_package_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    _add(monkeypatch, EntryPoint("flow", "keytween.engines.dissolve:Dissolve", engines.GROUP))
+    assert open_engine("flow").info.name == "flow"
+    assert [info.name for info in engine_infos()].count("flow") == 1
+
+
+def test_an_engine_that_lacks_something_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    _add(monkeypatch, EntryPoint("broken", "nowhere_at_all:Engine", engines.GROUP))
+    with pytest.raises(EngineUnavailable) as caught:
+        open_engine("broken")
+    assert "nowhere_at_all" in caught.value.message
+
+
+def test_every_example_comes_with_its_keyframes() -> None:
+    assert [example.name for example in examples()] == ["wave", "leap"]
+    sizes = [len(path.read_bytes()) for example in examples() for path in example.keyframes]
+    assert min(sizes) > 1000
+    assert sum(sizes) < 400_000
+
+
+def _add(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    def found(*, group: str) -> Sequence[EntryPoint]:
+        return [point for point in points if point.group == group]
+
+    monkeypatch.setattr(engines, "entry_points", found)
+    engines._added.cache_clear()
+
+
+def modules_after(statements: str) -> set[str]:
+    """The modules that a fresh Python has loaded after the statements."""
+    program = f"import sys; {statements}; print(*sys.modules)"
+    env = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env
+    )
+    return set(done.stdout.split())

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ STATE = "keytween_state"
 ERROR = "keytween_error"
 CHANNELS = 128
 COLOUR_TAG = "COLOR_04"
+PIECE_BYTES = 1 << 18
+"""What a disk cache takes in a fraction of a millisecond."""
 _DRAWING = re.compile(r"drawing_(\d{4,})\.[a-z]+")
 
 
@@ -82,15 +87,40 @@ def packed(cels: Sequence[Cel]) -> tuple[tuple[str, int], ...]:
 # ---- files
 
 
+class Writing:
+    """A file that is written piece by piece, and appears only when it is whole."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.path = path
+        self._data = memoryview(data)
+        self._unfinished = path.with_name(f".{path.name}.part")
+        self._written = 0
+
+    def go_on(self, budget_s: float = math.inf) -> bool:
+        """Writes until the time is up; True when the file is there. Raises OutputUnwritable."""
+        deadline = time.perf_counter() + budget_s
+        try:
+            with self._unfinished.open("ab" if self._written else "wb", buffering=0) as stream:
+                while self._written < len(self._data):
+                    piece = self._data[self._written : self._written + PIECE_BYTES]
+                    self._written += stream.write(piece)
+                    if time.perf_counter() > deadline:
+                        return False
+            os.replace(self._unfinished, self.path)
+        except OSError as error:
+            self.give_up()
+            raise OutputUnwritable(name=self.path, detail=error.strerror) from error
+        return True
+
+    def give_up(self) -> None:
+        """Takes away what was written so far."""
+        with suppress(OSError):
+            self._unfinished.unlink(missing_ok=True)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Writes a file at once or not at all; raises OutputUnwritable."""
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputUnwritable(name=path, detail=error.strerror) from error
+    Writing(path, data).go_on()
 
 
 def make_folder(folder: Path) -> None:

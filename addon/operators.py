@@ -16,13 +16,14 @@ from keytween_wire.messages import JobState
 
 from . import insert, link, poller, tween, vse_compat
 from .link import LinkState
+from .status import JobView, error_from, error_to
 
 Result = set[str]
 
 
 def keep_error(scene: bpy.types.Scene, error: KeytweenError | None) -> None:
     """Stores the scene's last error, for scripts and the panel."""
-    scene.keytween.error = poller.error_to(error) if error else ""
+    scene.keytween.error = error_to(error) if error else ""
 
 
 def _report(operator: bpy.types.Operator, context: bpy.types.Context, error: KeytweenError) -> Result:
@@ -86,7 +87,7 @@ class KEYTWEEN_OT_tween(bpy.types.Operator):
             return _report(self, context, error)
         return self._finish(context, view)
 
-    def _finish(self, context: bpy.types.Context, view: poller.JobView) -> Result:
+    def _finish(self, context: bpy.types.Context, view: JobView) -> Result:
         """The strip stays even when the job failed: what was finished is in it."""
         if view.error is not None:
             _report(self, context, view.error)
@@ -262,7 +263,7 @@ def diagnostics(context: bpy.types.Context) -> str:
         f"Ticks: {status.ticks}, longest {status.tick_max_ms:.1f} ms",
     ]
     scene = vse_compat.sequencer_scene(context)
-    errors = [status.link.error, poller.error_from(scene.keytween.error)]
+    errors = [status.link.error, error_from(scene.keytween.error)]
     errors += [view.error for view in status.jobs.values()]
     lines += [f"Error {error.code}: {error.message}" for error in errors if error is not None]
     lines += [f"Job {v.job_id}: {v.state.value}, {len(v.files)} of {v.total}" for v in status.jobs.values()]

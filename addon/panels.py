@@ -13,7 +13,7 @@ from keytween_wire.messages import JobState
 
 from . import poller, tween, vse_compat
 from .link import LinkState
-from .poller import JobView
+from .status import JobView, error_from
 
 DAEMON_LINES = {
     LinkState.OFF: ("Daemon not connected", "UNLINKED"),
@@ -51,7 +51,7 @@ class KEYTWEEN_PT_main(_SequencerPanel, bpy.types.Panel):
         scene = vse_compat.sequencer_scene(context)
         layout = self.layout
         draw_daemon(layout)
-        error = poller.STATUS.link.error or poller.error_from(scene.keytween.error)
+        error = poller.STATUS.link.error or error_from(scene.keytween.error)
         if error is not None:
             draw_error(layout.box(), context, error)
         layout.use_property_split = True

@@ -7,19 +7,15 @@ strip was undone goes on: its frames land in its folder, and redo fills the stri
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bpy
 
-from keytween_wire.errors import DaemonNotRunning, KeytweenError, UnknownJob, from_wire
+from keytween_wire.errors import DaemonNotRunning, JobError, KeytweenError, UnknownJob, from_wire
 from keytween_wire.messages import (
     Accepted,
     Cancel,
-    EngineInfo,
     Failed,
     FrameMade,
     JobChanged,
@@ -27,78 +23,24 @@ from keytween_wire.messages import (
     JobState,
     Message,
     Progressed,
-    Submit,
     Watch,
 )
 
 from . import insert, preferences
 from .insert import Tween
-from .link import Link, LinkState
+from .link import LinkState
+from .status import JobView, Status, error_to, view_of
 
 if TYPE_CHECKING:
-    from keytween_wire.client import Received
+    from keytween_wire.client import Client, Received
 
 BUDGET_S = 0.003
 SOON_S, ACTIVE_S, IDLE_S, RENDERING_S = 0.01, 0.05, 0.5, 0.5
-ENGINES = (
-    EngineInfo("flow", "Optical flow on the processor: fast, needs no download"),
-    EngineInfo("diffmorpher", "Diffusion: morphs what the pictures show; needs a graphics card"),
-    EngineInfo("dissolve", "A plain cross-fade, for comparison"),
-    EngineInfo("auto", "The best engine that can run"),
-)
-"""What the panel offers until a daemon says what it has."""
-
-
-@dataclass(slots=True)
-class JobView:
-    """A job as this Blender sees it. The daemon's store is its owner; this is what panels draw."""
-
-    job_id: str
-    label: str
-    tween: Tween
-    folder: Path
-    state: JobState = JobState.QUEUED
-    phase: str = ""
-    step: int = 0
-    steps: int = 0
-    eta_s: float = -1.0
-    number: int = 0
-    error: KeytweenError | None = None
-    files: dict[int, str] = field(default_factory=dict[int, str])
-    submission: tuple[Submit, tuple[bytes, ...]] | None = None
-    """Kept until the daemon has it, so that one that dies before can be asked again."""
-    places: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Scene and name of its strips; checked at every use."""
-
-    @property
-    def total(self) -> int:
-        """How many drawings there will be."""
-        return len(self.tween.drawings)
-
-    @property
-    def factor(self) -> float:
-        """How much is done, 0..1: whole drawings, and the step of the phase while there is none."""
-        if self.files or not self.steps:
-            return len(self.files) / self.total if self.total else 1.0
-        return min(self.step / self.steps, 1.0)
-
-
-@dataclass(slots=True)
-class Status:
-    """All that panels show, and how long the ticks took."""
-
-    link: Link = field(default_factory=Link)
-    jobs: dict[str, JobView] = field(default_factory=dict[str, JobView])
-    engines: tuple[EngineInfo, ...] = ENGINES
-    rendering: bool = False
-    ticks: int = 0
-    tick_last_ms: float = 0.0
-    tick_max_ms: float = 0.0
-
-
 STATUS = Status()
 _asked: dict[int, str] = {}
 """Request numbers whose answer concerns a job."""
+_writing: list[tuple[JobView, FrameMade, insert.Writing]] = []
+"""The frame that is being written, if any; meanwhile nothing else is received, so order is kept."""
 _again: set[str] = set()
 """Why strips must be filled anew at the next tick: undo, redo or load."""
 
@@ -130,19 +72,6 @@ def cancel(job_id: str) -> None:
     _asked[STATUS.link.post(Cancel(job_id))] = job_id
 
 
-def view_of(strip: bpy.types.Strip) -> JobView:
-    """What a strip remembers, with the drawings that are on disk."""
-    tween = Tween.from_json(strip[insert.TWEEN])
-    folder = insert.folder_of(strip)
-    view = JobView(tween.job_id, tween.label, tween, folder)
-    view.state = JobState(strip.get(insert.STATE, JobState.QUEUED.value))
-    view.number = int(strip.get(insert.SINCE, 0))
-    if text := strip.get(insert.ERROR):
-        view.error = error_from(text)
-    view.files = insert.drawings_in(folder)
-    return view
-
-
 def adopt_strips() -> None:
     """Finds every strip that Keytween made, fills it from disk, and asks for what its job lacks."""
     for view in STATUS.jobs.values():
@@ -172,19 +101,6 @@ def busy() -> bool:
     return any(not view.state.ended for view in STATUS.jobs.values())
 
 
-def error_to(error: KeytweenError) -> str:
-    """An error as text for a property."""
-    return json.dumps({"code": error.code, "values": error.values})
-
-
-def error_from(text: str) -> KeytweenError | None:
-    """The error in such a text."""
-    if not text:
-        return None
-    values = json.loads(text)
-    return from_wire(values["code"], values["values"])
-
-
 # ---- the tick
 
 
@@ -212,24 +128,58 @@ def _turn() -> float:
         return SOON_S
     link = STATUS.link
     changed = link.step()
-    took_frame = False
+    heard = 0
     try:
-        handled = 0
-        if link.client is not None:
-            for received in link.client.poll(budget_s=BUDGET_S, most=8):
-                handled += 1
-                hear(received)
-                if took_frame := bool(received.blobs):
-                    break
+        if _writing:
+            heard = _go_on_writing()
+        elif link.client is not None:
+            heard = _listen(link.client)
     except KeytweenError as error:
         link.fail(error)
         changed = True
-    if changed or handled:
+    if changed or heard:
         _redraw()
-    if took_frame:
+    if _writing:
         return SOON_S
     moving = link.state in (LinkState.STARTING, LinkState.CONNECTING) or busy()
-    return ACTIVE_S if moving else IDLE_S
+    return (SOON_S if heard else ACTIVE_S) if moving else IDLE_S
+
+
+def _listen(client: Client) -> int:
+    """Takes small messages while the budget lasts, and at most one frame; returns how many it took."""
+    heard = 0
+    for received in client.poll(budget_s=BUDGET_S, most=8):
+        heard += 1
+        message = received.message
+        if isinstance(message, FrameMade) and received.blobs:
+            _start_writing(message, received.blobs[0])
+            break
+        hear(received)
+    return heard
+
+
+def _start_writing(message: FrameMade, data: bytes) -> None:
+    """A frame is written from the next tick on: receiving it has used this one up."""
+    view = STATUS.jobs.get(message.job_id)
+    if view is not None:
+        _writing.append((view, message, insert.Writing(view.folder / _name(message), data)))
+
+
+def _go_on_writing() -> int:
+    """Writes on for as long as a tick may take; the strip follows when the file is whole."""
+    view, message, file = _writing[0]
+    try:
+        if not view.folder.is_dir():
+            insert.make_folder(view.folder)
+        if not file.go_on(BUDGET_S / 2):
+            return 0
+    except KeytweenError as error:
+        _writing.clear()
+        view.error = error
+        return 1
+    _writing.clear()
+    _frame_is_there(view, message)
+    return 1
 
 
 def hear(received: Received) -> None:
@@ -304,10 +254,7 @@ def accept(view: JobView, job: JobInfo) -> None:
 def take_event(view: JobView, message: Message, blobs: tuple[bytes, ...]) -> None:
     """Brings a job's event to the view, the disk and the strips."""
     if isinstance(message, FrameMade):
-        if not _keep_frame(view, message, blobs):
-            return
-        view.number = max(view.number, message.number)
-        _fill(view)
+        _take_frame(view, message, blobs)
     elif isinstance(message, Progressed):
         view.phase, view.eta_s = message.phase, message.eta_s
         view.step, view.steps = message.step, message.steps
@@ -319,29 +266,50 @@ def take_event(view: JobView, message: Message, blobs: tuple[bytes, ...]) -> Non
         _set_state(view, message.state, error)
 
 
-def _keep_frame(view: JobView, message: FrameMade, blobs: tuple[bytes, ...]) -> bool:
-    """Writes a drawing; False when it has to be sent again."""
-    name = insert.drawing_name(message.index, message.suffix)
-    path = view.folder / name
+def _take_frame(view: JobView, message: FrameMade, blobs: tuple[bytes, ...]) -> None:
+    """Writes a drawing at once, or makes sure that the one on disk is what the daemon means."""
+    path = view.folder / _name(message)
     if blobs:
         insert.make_folder(view.folder)
         insert.write_file(path, blobs[0])
     elif not path.is_file() or path.stat().st_size != message.size:
-        # We said that we have it, but what is on disk is not it.
+        # We said that we have it, but what is on disk is not it; the end of the job asks for it again.
         view.files.pop(message.index, None)
-        view.number = message.number - 1
-        _watch(view)
-        return False
-    view.files[message.index] = name
-    return True
+        return
+    _frame_is_there(view, message)
+
+
+def _frame_is_there(view: JobView, message: FrameMade) -> None:
+    view.files[message.index] = _name(message)
+    view.number = max(view.number, message.number)
+    _fill(view)
+
+
+def _name(message: FrameMade) -> str:
+    return insert.drawing_name(message.index, message.suffix)
 
 
 def _set_state(view: JobView, state: JobState, error: KeytweenError | None) -> None:
+    if state is JobState.DONE and len(view.files) < view.total:
+        if _ask_again(view):
+            return
+        # The daemon is done, but not every frame could be kept here: that is no success.
+        state, error = JobState.FAILED, view.error or JobError(detail="some of its frames did not arrive")
     view.state, view.error = state, error
     if state.ended:
         view.phase, view.eta_s = "", -1.0
         view.places.clear()
     _fill(view)
+
+
+def _ask_again(view: JobView) -> bool:
+    """Asks once more for the frames that are not on disk; False when that was done before."""
+    if view.asked_again or STATUS.link.state is not LinkState.READY:
+        return False
+    view.asked_again = True
+    view.number = 0
+    _watch(view)
+    return True
 
 
 # ---- strips
@@ -400,8 +368,7 @@ def _on_undo(*_: object) -> None:
 @bpy.app.handlers.persistent
 def _on_load(*_: object) -> None:
     """Another file: its strips are the jobs to show, and unfinished ones are watched on."""
-    STATUS.jobs.clear()
-    _asked.clear()
+    _forget()
     STATUS.rendering = False
     _again.add("load")
     wake()
@@ -461,6 +428,14 @@ def unregister() -> None:
         if bpy.app.timers.is_registered(function):
             bpy.app.timers.unregister(function)
     STATUS.link.close()
+    _forget()
+    _again.clear()
+
+
+def _forget() -> None:
+    """Lets go of all jobs, and of a frame that is half written."""
+    for _, _, file in _writing:
+        file.give_up()
+    _writing.clear()
     STATUS.jobs.clear()
     _asked.clear()
-    _again.clear()

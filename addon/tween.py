@@ -20,6 +20,7 @@ from keytween_wire.timeline import Keyframe, Plan
 from . import insert, poller, preferences, vse_compat
 from .capture import Captured, Look, capture, pictures_in
 from .insert import Tween
+from .status import JobView
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def _plain(request: MorphRequest) -> dict[str, Any]:
     return values
 
 
-def place(scene: bpy.types.Scene, order: Order) -> poller.JobView:
+def place(scene: bpy.types.Scene, order: Order) -> JobView:
     """Writes the keyframes' copies and puts the strip into the sequencer; raises OutputUnwritable."""
     tween = order.tween
     folder: Path = preferences.output_folder() / tween.job_id
@@ -158,7 +159,7 @@ def place(scene: bpy.types.Scene, order: Order) -> poller.JobView:
     for name, data in zip(tween.keys, order.blobs, strict=True):
         insert.write_file(folder / name, data)
     strip = insert.insert(scene, tween, folder=folder, look=order.look, start=order.start, above=order.above)
-    view = poller.JobView(tween.job_id, tween.label, tween, folder)
+    view = JobView(tween.job_id, tween.label, tween, folder)
     view.submission = (order.submission, order.blobs)
     view.places = [(scene.name, strip.name)]
     return view

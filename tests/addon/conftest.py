@@ -26,7 +26,18 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 PACKAGE = "bl_ext.user_default.keytween"
-MODULES = ("capture", "insert", "link", "operators", "panels", "poller", "preferences", "tween", "vse_compat")
+MODULES = (
+    "capture",
+    "insert",
+    "link",
+    "operators",
+    "panels",
+    "poller",
+    "preferences",
+    "status",
+    "tween",
+    "vse_compat",
+)
 
 ZIP = os.environ.get("KEYTWEEN_EXTENSION_ZIP", "")
 

@@ -195,6 +195,20 @@ def test_a_frame_that_vanished_is_fetched_again(
     extension.poller.adopt_strips()
     turn_until(extension, ended(extension, view.job_id))
     assert (view.folder / "drawing_0002.png").stat().st_size > 3
+    assert the_tween()["keytween_state"] == "done"
+
+
+def test_frames_that_cannot_be_written_make_the_job_fail(
+    scene: object, daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
+) -> None:
+    strip_at(1, 1, 4)
+    strip_at(7, 1, 40)
+    view = press(extension, scene)
+    (view.folder / ".drawing_0002.png.part").mkdir()
+    turn_until(extension, ended(extension, view.job_id))
+    assert the_tween()["keytween_state"] == "failed"
+    assert json.loads(the_tween()["keytween_error"])["code"] == "KT-209"
+    assert elements(the_tween())[2:5] == ["drawing_0001.png", "drawing_0001.png", "drawing_0003.png"]
 
 
 def test_nothing_is_touched_while_a_render_runs(

@@ -39,9 +39,9 @@ def test_background_registers_no_timer(extension: SimpleNamespace) -> None:
 
 def test_engines_keep_their_numbers_in_any_order(extension: SimpleNamespace, scene: object) -> None:
     scene.keytween.engine = "dissolve"
-    extension.poller.STATUS.engines = tuple(reversed(extension.poller.ENGINES))
+    extension.poller.STATUS.engines = tuple(reversed(extension.status.ENGINES))
     assert scene.keytween.engine == "dissolve"
-    extension.poller.STATUS.engines = extension.poller.ENGINES
+    extension.poller.STATUS.engines = extension.status.ENGINES
 
 
 def test_flow_is_the_engine_of_a_new_scene(extension: SimpleNamespace) -> None:

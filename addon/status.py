@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the panels draw from: the link, the jobs as this Blender sees them, and the ticks' times."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bpy
+
+from keytween_wire.errors import KeytweenError, from_wire
+from keytween_wire.messages import EngineInfo, JobState, Submit
+
+from . import insert
+from .insert import Tween
+from .link import Link
+
+ENGINES = (
+    EngineInfo("flow", "Optical flow on the processor: fast, needs no download"),
+    EngineInfo("diffmorpher", "Diffusion: morphs what the pictures show; needs a graphics card"),
+    EngineInfo("dissolve", "A plain cross-fade, for comparison"),
+    EngineInfo("auto", "The best engine that can run"),
+)
+"""What the panel offers until a daemon says what it has."""
+
+
+@dataclass(slots=True)
+class JobView:
+    """A job as this Blender sees it. The daemon's store is its owner; this is what panels draw."""
+
+    job_id: str
+    label: str
+    tween: Tween
+    folder: Path
+    state: JobState = JobState.QUEUED
+    phase: str = ""
+    step: int = 0
+    steps: int = 0
+    eta_s: float = -1.0
+    number: int = 0
+    error: KeytweenError | None = None
+    asked_again: bool = False
+    """Whether the frames that were missing at the end have been asked for once more."""
+    files: dict[int, str] = field(default_factory=dict[int, str])
+    submission: tuple[Submit, tuple[bytes, ...]] | None = None
+    """Kept until the daemon has it, so that one that dies before can be asked again."""
+    places: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Scene and name of its strips; checked at every use."""
+
+    @property
+    def total(self) -> int:
+        """How many drawings there will be."""
+        return len(self.tween.drawings)
+
+    @property
+    def factor(self) -> float:
+        """How much is done, 0..1: whole drawings, and the step of the phase while there is none."""
+        if self.files or not self.steps:
+            return len(self.files) / self.total if self.total else 1.0
+        return min(self.step / self.steps, 1.0)
+
+
+@dataclass(slots=True)
+class Status:
+    """All that panels show, and how long the ticks took."""
+
+    link: Link = field(default_factory=Link)
+    jobs: dict[str, JobView] = field(default_factory=dict[str, JobView])
+    engines: tuple[EngineInfo, ...] = ENGINES
+    rendering: bool = False
+    ticks: int = 0
+    tick_last_ms: float = 0.0
+    tick_max_ms: float = 0.0
+
+
+def view_of(strip: bpy.types.Strip) -> JobView:
+    """What a strip remembers, with the drawings that are on disk."""
+    tween = Tween.from_json(strip[insert.TWEEN])
+    folder = insert.folder_of(strip)
+    view = JobView(tween.job_id, tween.label, tween, folder)
+    view.state = JobState(strip.get(insert.STATE, JobState.QUEUED.value))
+    view.number = int(strip.get(insert.SINCE, 0))
+    if text := strip.get(insert.ERROR):
+        view.error = error_from(text)
+    view.files = insert.drawings_in(folder)
+    return view
+
+
+def error_to(error: KeytweenError) -> str:
+    """An error as text for a property."""
+    return json.dumps({"code": error.code, "values": error.values})
+
+
+def error_from(text: str) -> KeytweenError | None:
+    """The error in such a text."""
+    if not text:
+        return None
+    values = json.loads(text)
+    return from_wire(values["code"], values["values"])

@@ -88,7 +88,7 @@ DOORS = {
     "sqlite3": Door(("daemon/keytween/jobs/store.py",)),
     "av": Door(("daemon/keytween/report.py",)),
     "PIL": Door(("daemon/keytween/report.py", "packaging/draw_examples.py")),
-    "bpy": Door(("addon/", "packaging/record_blender_easing.py")),
+    "bpy": Door(("addon/", "packaging/record_blender_easing.py", "benchmarks/addon_tick.py")),
     "torch": Door(("daemon/keytween/engines/diffmorpher/",), future=True),
     "diffusers": Door(("daemon/keytween/engines/diffmorpher/",), future=True),
     "transformers": Door(("daemon/keytween/engines/diffmorpher/",), future=True),

@@ -21,17 +21,20 @@ from pathlib import Path
 from typing import Any
 
 INSIDE = Path(__file__).with_name("windowed_inside.py")
-SCREEN = (1600, 900)
+SCREEN = (1600, 1020)
+HOME = "/home/animator"
 
 # Mounts live in this process tree's own namespace: nothing is left behind, however it ends.
 ENTER = """
 set -eu
-root=$1 work=$2; shift 2
+root=$1 work=$2 home=$3; shift 3
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/tmp"
-mkdir -p "$root$work"
+mount -t tmpfs tmpfs "$root/home"
+mkdir -p "$root$work" "$root$home"
 mount --bind "$work" "$root$work"
+mount --bind "$work/home" "$root$home"
 exec chroot "$root" "$@"
 """
 
@@ -55,7 +58,9 @@ class Played:
 
     def explain(self) -> str:
         """What a failed assertion should print."""
-        return f"exit code {self.code} after {self.seconds:.1f} s, notes {self.notes}\n{self.log[-6000:]}"
+        notes = {key: value if key == "error" else str(value)[:400] for key, value in self.notes.items()}
+        said = "\n".join(f"{key}: {value}" for key, value in notes.items())
+        return f"exit code {self.code} after {self.seconds:.1f} s\n{said}\n{self.log[-6000:]}"
 
 
 def default_folder() -> Path:
@@ -81,24 +86,31 @@ class WindowedBlender:
         self.folder = folder
         self.root = folder.resolve() / "root"
         self.work = work.resolve()
-        self.home = self.work / "home"
-        self.home.mkdir(exist_ok=True)
+        (self.work / "home").mkdir(exist_ok=True)
         self.env = dict(env or {})
 
     def command(self, *arguments: str, timeout: float = 120) -> Played:
         """Runs `blender` without a window, for `--command extension` and the like."""
         return self._run(["blender", *arguments], timeout)
 
-    def play(self, scene: str, *arguments: str, timeout: float = 240) -> Played:
-        """Opens the window and plays one scene of `windowed_inside.py` in it."""
+    def play(
+        self,
+        scene: str,
+        *options: str,
+        file: Path | None = None,
+        screen: tuple[int, int] = SCREEN,
+        timeout: float = 240,
+    ) -> Played:
+        """Opens the window, on a file if there is one, and plays one scene of `windowed_inside.py` in it."""
         script = Path(shutil.copy(INSIDE, self.work))
         notes = self.work / f"{scene}.json"
         notes.unlink(missing_ok=True)
-        width, height = map(str, SCREEN)
-        screen = ["xvfb-run", "-a", "-s", f"-screen 0 {width}x{height}x24 -nolisten tcp"]
+        width, height = map(str, screen)
+        display = ["xvfb-run", "-a", "-s", f"-screen 0 {width}x{height}x24 -nolisten tcp"]
         window = ["blender", "--gpu-backend", "opengl", "--window-geometry", "0", "0", width, height]
-        play = ["--python-exit-code", "3", "--python", str(script), "--", scene, str(notes), *arguments]
-        played = self._run([*screen, *window, *play], timeout)
+        opened = [str(file)] if file else []
+        play = ["--python-exit-code", "3", "--python", str(script), "--", scene, str(notes), *options]
+        played = self._run([*display, *window, *opened, *play], timeout)
         noted = json.loads(notes.read_text()) if notes.is_file() else {}
         return replace(played, notes=noted)
 
@@ -106,8 +118,7 @@ class WindowedBlender:
         settings = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
-            "HOME": str(self.home),
-            "BLENDER_USER_RESOURCES": str(self.home / "blender"),
+            "HOME": HOME,
             "LIBGL_ALWAYS_SOFTWARE": "1",
             "PYTHONUNBUFFERED": "1",
             **self.env,
@@ -118,7 +129,7 @@ class WindowedBlender:
         started = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*enter, str(self.root), str(self.work), *inside],
+                [*enter, str(self.root), str(self.work), HOME, *inside],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-REACH = 0.17
+REACH = 0.18
 """The longest displacement that is found, as a share of the longest side."""
 FAR = 0.6
 """Colours further apart than this, summed over channels, are just different."""

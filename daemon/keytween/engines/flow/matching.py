@@ -22,7 +22,7 @@ from keytween.engines.flow.coarse import (
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
 
-COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 88, 1024, 12
+COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
 """The longest side at which all displacements are tried, and of the finished motion; less than the least
 is too small to hold a drawing."""
 SWAY = 0.004

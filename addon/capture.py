@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,26 @@ def capture(scene: bpy.types.Scene, strips: Sequence[bpy.types.Strip]) -> tuple[
     return tuple(rendered), Look()
 
 
-def pictures_in(strip: bpy.types.Strip) -> set[str]:
-    """The names of the files that the strip shows; holding one picture is one name."""
+def pictures_in(strip: bpy.types.Strip) -> Iterator[str]:
+    """The names of the files that the strip shows, each once; holding one picture is one name."""
     if len(strip.elements) == 1:
-        return {strip.elements[0].filename}
-    frames = range(vse_compat.start(strip), vse_compat.end(strip))
-    return {strip.strip_elem_from_frame(frame).filename for frame in frames}
+        yield strip.elements[0].filename
+        return
+    seen: set[str] = set()
+    for frame in range(vse_compat.start(strip), vse_compat.end(strip)):
+        name = strip.strip_elem_from_frame(frame).filename
+        if name not in seen:
+            seen.add(name)
+            yield name
+
+
+def shows_one_picture(strip: bpy.types.Strip) -> bool:
+    """Whether the strip is one picture. Panels ask at every draw, so this stops at the second."""
+    return len(list(islice(pictures_in(strip), 2))) == 1
 
 
 def _refuse_sequences(strip: bpy.types.Strip) -> None:
-    count = len(pictures_in(strip))
+    count = len(list(pictures_in(strip)))
     if count != 1:
         raise StripUnusable(name=strip.name, detail=f"it shows {count} pictures, and a keyframe is one")
 

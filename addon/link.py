@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from keytween_wire import PROTOCOL
+from keytween_wire import PROTOCOL, __version__
 from keytween_wire.connection import Connection, connection_path
 from keytween_wire.errors import (
     DaemonError,
@@ -102,7 +102,9 @@ class Link:
         connection = load_connection()
         self.client = open_client(connection)
         self._boot = connection.boot_id
-        self._hello = self.client.post(Hello(client=f"Blender {bpy.app.version_string}"))
+        self._hello = self.client.post(
+            Hello(PROTOCOL, PROTOCOL, f"Blender {bpy.app.version_string}", __version__)
+        )
         self._deadline = time.monotonic() + ANSWER_WITHIN_S
         self._move(LinkState.CONNECTING)
 
@@ -161,8 +163,10 @@ class Link:
             self._check_health(now)
         elif self.state is LinkState.LOST and now >= self._look_at:
             self._look_again(now)
-        elif self.state is LinkState.OFF and self.client is not None and now >= self._deadline:
+        elif self.client is not None and now >= self._deadline:
             self.close()
+        elif self.client is None and now >= self._look_at:
+            self._look_out(now)
 
     def _await_start(self, now: float) -> None:
         assert self._process is not None
@@ -205,6 +209,12 @@ class Link:
             self._move(LinkState.LOST)
         self.error = error
 
+    def _look_out(self, now: float) -> None:
+        """Connects to a daemon that somebody else has started; one that refused us is not asked twice."""
+        self._look_at = now + 2 * LOOK_EVERY_S
+        if preferences.get().auto_connect and _boot_id() not in ("", self._boot):
+            self.connect()
+
     def heard(self, received: Received) -> bool:
         """Takes the answer to our hello; False for any other message."""
         if not self._hello or received.reply_to != self._hello:
@@ -243,9 +253,6 @@ def daemon_command(log: Path | None = None) -> list[str]:
         return shlex.split(chosen, posix=sys.platform != "win32")
     if found := shutil.which("keytween"):
         return [found]
-    # uvx may download; Blender's user decides whether it may go online.
-    if bpy.app.online_access and (found := shutil.which("uvx")):
-        return [found, "keytween"]
     raise DaemonWouldNotStart(
         detail="the program `keytween` was not found; set its path in the preferences", log=log or "-"
     )

@@ -171,7 +171,9 @@ def draw_job(layout: bpy.types.UILayout, context: bpy.types.Context, view: JobVi
     row = box.row()
     row.label(text=view.label, icon=JOB_ICONS[view.state])
     if view.state.ended:
-        row.label(text=_count(view))
+        end = row.row()
+        end.alignment = "RIGHT"
+        end.label(text=_count(view))
     else:
         row.operator("keytween.cancel", text="", icon="X", emboss=False).job_id = view.job_id
         box.progress(factor=view.factor, text=_progress(view), type="BAR")

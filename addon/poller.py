@@ -26,7 +26,7 @@ from keytween_wire.messages import (
     Watch,
 )
 
-from . import insert, preferences
+from . import insert
 from .insert import Tween
 from .link import LinkState
 from .status import JobView, Status, error_to, view_of
@@ -122,8 +122,7 @@ def _turn() -> float:
     if _again:
         _again.clear()
         adopt_strips()
-        if busy():
-            _connect_quietly()
+        _connect_for_jobs()
         _redraw()
         return SOON_S
     link = STATUS.link
@@ -396,27 +395,25 @@ def _handlers() -> tuple[tuple[list[object], object], ...]:
     )
 
 
-def _connect_quietly() -> None:
-    """Connects to a daemon that runs already; that there is none is no news."""
-    if STATUS.link.state is LinkState.OFF and (busy() or preferences.get().auto_connect):
+def _connect_for_jobs() -> None:
+    """Connects for the jobs of a file that was loaded; that there is no daemon is no news."""
+    if STATUS.link.state is LinkState.OFF and busy():
         try:
             STATUS.link.connect()
         except DaemonNotRunning:
             pass
         except KeytweenError as error:
             STATUS.link.fail(error)
-    wake()
 
 
 def register() -> None:
-    """Hooks in; the first connect waits until Blender is up."""
+    """Hooks in; the first tick looks for jobs and for a daemon."""
     global STATUS
     STATUS = Status()
     for handlers, function in _handlers():
         handlers.append(function)
-    if not bpy.app.background:
-        _again.add("load")
-        bpy.app.timers.register(_connect_quietly, first_interval=1.0)
+    _again.add("load")
+    wake()
 
 
 def unregister() -> None:
@@ -424,9 +421,8 @@ def unregister() -> None:
     for handlers, function in _handlers():
         if function in handlers:
             handlers.remove(function)
-    for function in (tick, _connect_quietly):
-        if bpy.app.timers.is_registered(function):
-            bpy.app.timers.unregister(function)
+    if bpy.app.timers.is_registered(tick):
+        bpy.app.timers.unregister(tick)
     STATUS.link.close()
     _forget()
     _again.clear()

@@ -29,7 +29,7 @@ class KeytweenPreferences(bpy.types.AddonPreferences):
     )
     auto_connect: bpy.props.BoolProperty(
         name="Connect by Itself",
-        description="Connect to a running daemon without being asked",
+        description="Connect to a daemon as soon as there is one, without being asked",
         default=True,
     )
 

@@ -18,7 +18,6 @@ from .link import Link
 
 ENGINES = (
     EngineInfo("flow", "Optical flow on the processor: fast, needs no download"),
-    EngineInfo("diffmorpher", "Diffusion: morphs what the pictures show; needs a graphics card"),
     EngineInfo("dissolve", "A plain cross-fade, for comparison"),
     EngineInfo("auto", "The best engine that can run"),
 )

@@ -18,7 +18,7 @@ from keytween_wire.messages import KeyframeImage, MorphRequest, Submit
 from keytween_wire.timeline import Keyframe, Plan
 
 from . import insert, poller, preferences, vse_compat
-from .capture import Captured, Look, capture, pictures_in
+from .capture import Captured, Look, capture, shows_one_picture
 from .insert import Tween
 from .status import JobView
 
@@ -74,7 +74,7 @@ def keyframe_strips(scene: bpy.types.Scene) -> list[bpy.types.Strip]:
     if scene.sequence_editor is None:
         return []
     images = [s for s in insert.current_strips(scene) if s.select and s.type == "IMAGE"]
-    images = [s for s in images if insert.JOB not in s or len(pictures_in(s)) == 1]
+    images = [s for s in images if insert.JOB not in s or shows_one_picture(s)]
     return sorted(images, key=vse_compat.start)
 
 

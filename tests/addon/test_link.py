@@ -7,7 +7,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,7 +80,7 @@ def test_another_protocol_is_refused_and_the_next_job_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hello = extension.link.Hello
-    monkeypatch.setattr(extension.link, "Hello", partial(hello, oldest=90, newest=91))
+    monkeypatch.setattr(extension.link, "Hello", lambda *_: hello(oldest=90, newest=91))
     bpy.ops.keytween.connect()
     turn_until(extension, failed(extension, "KT-304"))
     monkeypatch.setattr(extension.link, "Hello", hello)
@@ -177,3 +176,20 @@ def test_missing_wheels_are_said_so(scene: object, daemon: Daemon, monkeypatch: 
     monkeypatch.setitem(sys.modules, "zmq", None)
     with pytest.raises(RuntimeError, match=r"zmq.*is missing.*KT-300"):
         bpy.ops.keytween.connect()
+
+
+def test_a_daemon_that_somebody_else_starts_is_found(
+    scene: object, daemon: Daemon, extension: SimpleNamespace
+) -> None:
+    assert extension.poller.STATUS.link.state is extension.link.LinkState.OFF
+    turn_until(extension, state_is(extension, "ready"))
+
+
+def test_connecting_by_itself_can_be_turned_off(
+    scene: object, daemon: Daemon, extension: SimpleNamespace, preferences: object
+) -> None:
+    preferences.auto_connect = False
+    for _ in range(5):
+        extension.poller.tick()
+    preferences.auto_connect = True
+    assert extension.poller.STATUS.link.state is extension.link.LinkState.OFF

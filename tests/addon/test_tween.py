@@ -197,3 +197,40 @@ def test_settings_are_what_the_request_says(
     request = extension.tween.order(scene).submission.request
     assert (request.engine, request.seed, request.file_format) == ("flow", 7, "png16")
     assert request.positions == ((0.5,),)
+
+
+def test_inside_an_open_meta_strip_the_tween_goes_into_it(
+    scene: object, daemon: Daemon, strip_at: Maker
+) -> None:
+    strips = [strip_at(1, 1, 4), strip_at(4, 1, 40)]
+    editor = scene.sequence_editor
+    meta = editor.strips.new_meta("shot", 1, 1)
+    for strip in strips:
+        strip.move_to_meta(meta)
+    editor.display_stack(meta)
+    strips[0].use_flip_x = True
+    bpy.ops.keytween.tween()
+    assert the_tween().parent_meta() == meta
+    assert not meta.mute
+
+
+def test_linear_exr_keyframes_stay_linear_exr(
+    scene: object, daemon: Daemon, strip_at: Maker, tmp_path: Path
+) -> None:
+    image = bpy.data.images.new("bright", 64, 48, alpha=True, float_buffer=True)
+    image.colorspace_settings.name = "Linear Rec.709"
+    strips = []
+    for start, value in ((1, 0.25), (3, 4.0)):
+        image.pixels = [value, value, value, 1.0] * (64 * 48)
+        image.file_format = "OPEN_EXR"
+        image.filepath_raw = str(tmp_path / f"key_{start}.exr")
+        image.save()
+        strips.append(scene.sequence_editor.strips.new_image(f"e{start}", image.filepath_raw, 1, start))
+        strips[-1].colorspace_settings.name = "Linear Rec.709"
+    bpy.ops.keytween.tween()
+    strip = the_tween()
+    assert elements(strip) == ["key_00.exr", "drawing_0000.exr", "key_01.exr"]
+    assert (strip.colorspace_settings.name, strip.alpha_mode) == ("Linear Rec.709", "PREMUL")
+    size, numbers = pixels(folder_of(strip) / "drawing_0000.exr")
+    assert size == (64, 48)
+    assert 0.25 < numbers[0] < 4.0

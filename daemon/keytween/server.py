@@ -255,8 +255,7 @@ class Server:
             case Unwatch():
                 return Done(int(self._watchers.pop((identity, message.job_id), None) is not None))
             case Cancel():
-                self._dispatch.cancel(message.job_id)
-                return Done(1)
+                return Done(int(self._dispatch.cancel(message.job_id)))
             case ListJobs():
                 job_id = message.job_id
                 return Jobs((self._store.job(job_id),) if job_id else self._store.jobs())
@@ -279,6 +278,8 @@ class Server:
                 daemon_version=__version__,
             )
         return Welcome(
+            PROTOCOL,
+            __version__,
             pid=os.getpid(),
             boot_id=self.connection.boot_id,
             default_engine=self._default_engine,

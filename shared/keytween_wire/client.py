@@ -11,6 +11,7 @@ from types import TracebackType
 import zmq
 import zmq.utils.monitor
 
+from keytween_wire import PROTOCOL, __version__
 from keytween_wire.codec import Received, decode, encode
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
@@ -189,7 +190,7 @@ class Client:
     def hello(self, *, timeout: float = 2.0, name: str = "") -> Welcome:
         """Introduces us; raises DaemonUnreachable, KeyRefused or ProtocolMismatch."""
         try:
-            reply = self.ask(Hello(client=name), timeout=timeout)
+            reply = self.ask(Hello(PROTOCOL, PROTOCOL, name, __version__), timeout=timeout)
         except DaemonTimeout as error:
             raise self.trouble() or DaemonUnreachable(endpoint=self.connection.endpoint) from error
         if not isinstance(reply, Welcome):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
-from keytween_wire import PROTOCOL, __version__
 from keytween_wire.errors import BadSetting, TooFewKeyframes
 
 MEBIBYTE = 1 << 20
@@ -158,12 +157,12 @@ class JobInfo:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message: which protocol versions the client speaks."""
+    """The first message: which protocol versions the client speaks, never left out."""
 
+    oldest: int
+    newest: int
     client: str = ""
-    version: str = __version__
-    oldest: int = PROTOCOL
-    newest: int = PROTOCOL
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +234,8 @@ class Stop:
 class Welcome:
     """The answer to Hello: the protocol both will speak, and what this daemon can do."""
 
-    protocol: int = PROTOCOL
-    version: str = __version__
+    protocol: int
+    version: str
     pid: int = 0
     boot_id: str = ""
     default_engine: str = "flow"

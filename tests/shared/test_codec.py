@@ -70,9 +70,9 @@ def test_a_daemon_refuses_a_field_it_does_not_know() -> None:
 
 
 def test_a_client_ignores_a_field_it_does_not_know() -> None:
-    body = typing.cast(dict[str, object], msgpack.unpackb(encode(Welcome(pid=3))[1]))
-    frames = [encode(Welcome())[0], pack({**body, "weather": "fine"})]
-    assert decode(frames, strict=False).message == Welcome(pid=3)
+    body = typing.cast(dict[str, object], msgpack.unpackb(encode(Welcome(1, "0.1.0", pid=3))[1]))
+    frames = [encode(Welcome(1, "0.1.0"))[0], pack({**body, "weather": "fine"})]
+    assert decode(frames, strict=False).message == Welcome(1, "0.1.0", pid=3)
 
 
 def test_an_unknown_message_is_named() -> None:

@@ -77,15 +77,16 @@ class Dispatch:
             self._check_patience(child, now)
         self._hand_out(now)
 
-    def cancel(self, job_id: str) -> None:
-        """Ends a job that waits or runs; one that has ended stays as it is."""
+    def cancel(self, job_id: str) -> bool:
+        """Ends a job that waits or runs; false for one that has ended, which stays as it is."""
         if self._store.job(job_id).state.ended:
-            return
+            return False
         self._store.move(job_id, JobState.CANCELLED)
         self._changed(job_id)
         if self._child is not None and self._child.job_id == job_id:
             self._child.abandoned_at = time.monotonic()
             self._send(self._child.identity, Abandon(job_id))
+        return True
 
     def stop(self) -> None:
         """Ends the worker; a running job goes on at the next start."""

@@ -35,12 +35,17 @@ if TYPE_CHECKING:
     from keytween_wire.client import Client, Received
 
 BUDGET_S = 0.003
+REFRESH_S = 0.25
+"""Strips and panels follow what arrives at this pace: every change of a strip makes Blender draw anew,
+and while it draws no timer fires, so a redraw for each frame would hold up the frames themselves."""
 SOON_S, ACTIVE_S, IDLE_S, RENDERING_S = 0.01, 0.05, 0.5, 0.5
 STATUS = Status()
 _asked: dict[int, str] = {}
 """Request numbers whose answer concerns a job."""
 _writing: list[tuple[JobView, FrameMade, insert.Writing]] = []
 """The frame that is being written, if any; meanwhile nothing else is received, so order is kept."""
+_stale: dict[str, JobView] = {}
+"""Jobs that have frames which their strips do not show yet, by id."""
 _again: set[str] = set()
 """Why strips must be filled anew at the next tick: undo, redo or load."""
 
@@ -136,12 +141,26 @@ def _turn() -> float:
     except KeytweenError as error:
         link.fail(error)
         changed = True
-    if changed or heard:
+    if heard:
+        STATUS.news = True
+    if changed:
         _redraw()
+    _refresh()
     if _writing:
         return SOON_S
     moving = link.state in (LinkState.STARTING, LinkState.CONNECTING) or busy()
     return (SOON_S if heard else ACTIVE_S) if moving else IDLE_S
+
+
+def _refresh() -> None:
+    """Shows what has arrived, at a pace that leaves Blender time to draw."""
+    now = time.monotonic()
+    if not (STATUS.news or _stale) or now - STATUS.refreshed < REFRESH_S:
+        return
+    STATUS.refreshed, STATUS.news = now, False
+    for view in list(_stale.values()):
+        _fill(view)
+    _redraw()
 
 
 def _listen(client: Client) -> int:
@@ -281,7 +300,8 @@ def _take_frame(view: JobView, message: FrameMade, blobs: tuple[bytes, ...]) -> 
 def _frame_is_there(view: JobView, message: FrameMade) -> None:
     view.files[message.index] = _name(message)
     view.number = max(view.number, message.number)
-    _fill(view)
+    _stale[view.job_id] = view
+    _refresh()
 
 
 def _name(message: FrameMade) -> str:
@@ -315,6 +335,7 @@ def _ask_again(view: JobView) -> bool:
 
 
 def _fill(view: JobView) -> None:
+    _stale.pop(view.job_id, None)
     names = view.tween.shown(view.files)
     for strip in _strips(view):
         insert.fill(strip, names)
@@ -433,5 +454,6 @@ def _forget() -> None:
     for _, _, file in _writing:
         file.give_up()
     _writing.clear()
+    _stale.clear()
     STATUS.jobs.clear()
     _asked.clear()

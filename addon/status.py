@@ -68,6 +68,8 @@ class Status:
     jobs: dict[str, JobView] = field(default_factory=dict[str, JobView])
     engines: tuple[EngineInfo, ...] = ENGINES
     rendering: bool = False
+    news: bool = False
+    refreshed: float = 0.0
     ticks: int = 0
     tick_last_ms: float = 0.0
     tick_max_ms: float = 0.0

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from keytween_wire.client import Client, Received
 
 BUDGET_S = 0.003
-REFRESH_S = 0.25
+REFRESH_S, SLOWEST_REFRESH_S = 0.25, 2.0
 """Strips and panels follow what arrives at this pace: every change of a strip makes Blender draw anew,
 and while it draws no timer fires, so a redraw for each frame would hold up the frames themselves."""
 SOON_S, ACTIVE_S, IDLE_S, RENDERING_S = 0.01, 0.05, 0.5, 0.5
@@ -44,6 +44,8 @@ _asked: dict[int, str] = {}
 """Request numbers whose answer concerns a job."""
 _writing: list[tuple[JobView, FrameMade, insert.Writing]] = []
 """The frame that is being written, if any; meanwhile nothing else is received, so order is kept."""
+LARGE_BYTES = 256 << 10
+"""A frame of more than this is written in ticks of its own."""
 _stale: dict[str, JobView] = {}
 """Jobs that have frames which their strips do not show yet, by id."""
 _again: set[str] = set()
@@ -112,9 +114,13 @@ def busy() -> bool:
 def tick() -> float | None:
     """One turn of the timer; returns when to come again, and measures itself."""
     started = time.perf_counter()
+    if STATUS.drew:
+        # Since the last tick Blender has drawn what that one changed.
+        STATUS.drawing_s, STATUS.drew = max(0.0, started - STATUS.left - SOON_S), False
     try:
         return _turn()
     finally:
+        STATUS.left = time.perf_counter()
         STATUS.ticks += 1
         STATUS.tick_last_ms = (time.perf_counter() - started) * 1000
         STATUS.tick_max_ms = max(STATUS.tick_max_ms, STATUS.tick_last_ms)
@@ -134,10 +140,7 @@ def _turn() -> float:
     changed = link.step()
     heard = 0
     try:
-        if _writing:
-            heard = _go_on_writing()
-        elif link.client is not None:
-            heard = _listen(link.client)
+        heard = _take_in(link.client)
     except KeytweenError as error:
         link.fail(error)
         changed = True
@@ -152,12 +155,33 @@ def _turn() -> float:
     return (SOON_S if heard else ACTIVE_S) if moving else IDLE_S
 
 
+def _take_in(client: Client | None) -> int:
+    """Receives and writes while the budget lasts; returns how many messages were dealt with."""
+    deadline = time.perf_counter() + BUDGET_S / 2
+    heard = 0
+    while True:
+        taken = _go_on_writing() if _writing else _listen(client) if client is not None else 0
+        heard += taken
+        if (not taken and not _writing) or _is_large() or time.perf_counter() >= deadline:
+            return heard
+
+
+def _is_large() -> bool:
+    """Whether the frame that is being written wants ticks of its own: receiving it took most of one."""
+    return bool(_writing) and _writing[0][1].size > LARGE_BYTES
+
+
 def _refresh() -> None:
-    """Shows what has arrived, at a pace that leaves Blender time to draw."""
+    """Shows what has arrived, at a pace that leaves Blender time for everything else.
+
+    Where drawing the window takes long (software OpenGL, many strips) the pace slows down with it.
+    """
     now = time.monotonic()
-    if not (STATUS.news or _stale) or now - STATUS.refreshed < REFRESH_S:
+    pace = min(SLOWEST_REFRESH_S, max(REFRESH_S, 4 * STATUS.drawing_s))
+    if not (STATUS.news or _stale) or now - STATUS.refreshed < pace:
         return
     STATUS.refreshed, STATUS.news = now, False
+    STATUS.drew = True
     for view in list(_stale.values()):
         _fill(view)
     _redraw()

@@ -70,6 +70,9 @@ class Status:
     rendering: bool = False
     news: bool = False
     refreshed: float = 0.0
+    drew: bool = False
+    drawing_s: float = 0.0
+    left: float = 0.0
     ticks: int = 0
     tick_last_ms: float = 0.0
     tick_max_ms: float = 0.0

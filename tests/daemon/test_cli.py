@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import draw_disc, request_for
+from discs import draw_disc, request_for
 from keytween import cli, morph
 from keytween.config import Config
 from keytween.images import read

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import draw_disc, request_for
+from discs import draw_disc, request_for
 from keytween.engines.base import Frame, Progress
 from keytween.images import Picture
 from keytween.render import Estimate, open_keyframes, render

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from conftest import draw_disc, request_for
+from discs import draw_disc, request_for
 from keytween.config import Config
 from keytween.images import read
 from keytween.keys import KeyPair

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import draw_disc, request_for
+from discs import draw_disc, request_for
 from keytween.config import Config
 from keytween.images import read
 from keytween.jobs.folder import JobFolder

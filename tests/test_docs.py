@@ -26,6 +26,7 @@ PAGES = [*(path.with_suffix(".md") for path in TOP), *sorted(DOCS.glob("*.md"))]
 TOLD = [
     *messages.MESSAGES.values(),
     messages.MorphRequest,
+    messages.Diffusion,
     messages.KeyframeImage,
     messages.JobInfo,
     messages.ErrorInfo,
@@ -155,10 +156,19 @@ def _rows(text: str) -> dict[str, str]:
         *(s.value for s in messages.JobState),
         *(c.value for c in messages.Colour),
         *messages.MorphRequest.FILE_FORMATS,
+        *messages.Diffusion.RESCHEDULES,
     ],
 )
 def test_every_value_of_an_enumeration_is_documented(value: str) -> None:
     assert f"`{value}`" in page("protocol.md")
+
+
+@pytest.mark.parametrize("preset", messages.Diffusion.PRESETS)
+def test_every_preset_is_documented_with_its_settings(preset: str) -> None:
+    row = re.search(rf"^\| `{preset}` \|(.*)$", section("diffmorpher.md", "Presets"), re.MULTILINE)
+    assert row
+    said = dict(re.findall(r"`(\w+)` ([\w.]+)", row[1]))
+    assert said == {n: str(v).lower() for n, v in messages.Diffusion.PRESETS[preset].items()}
 
 
 def test_the_protocol_document_has_the_protocol_version() -> None:

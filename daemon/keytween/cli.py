@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from keytween_wire.errors import (
     PictureError,
     RequestError,
 )
+from keytween_wire.messages import Diffusion
 
 if TYPE_CHECKING:
     from keytween.config import Config
@@ -118,7 +120,7 @@ def _add_morph(commands: Any) -> None:
     add("--exposure", type=int, default=1, help="timeline frames each drawing is held for (default: 1)")
     add("--ease", default="linear", help="easing, for example sine-in-out (default: linear)")
     add("--fps", type=float, default=DEFAULT_FPS, help="frames per second of the preview (default: 24)")
-    add("--engine", default="auto", help="auto, flow or dissolve (default: auto)")
+    add("--engine", default="auto", help="auto, flow, dissolve or diffmorpher (default: auto)")
     add("--seed", type=int, default=0, help="seed for engines that use chance (default: 0)")
     add(
         "--colour", choices=["auto", "srgb", "scene-linear"], default="auto", help="how to read the keyframes"
@@ -127,6 +129,61 @@ def _add_morph(commands: Any) -> None:
     add("--overwrite", action="store_true", help="replace frames that the folder holds already")
     add("--in-process", action="store_true", help="do not use a running daemon")
     add("--no-report", action="store_true", help="write no preview, contact sheet and report")
+    _add_diffusion(
+        morph.add_argument_group("diffmorpher", "What the diffusion engine does, where it is used.")
+    )
+
+
+def _add_diffusion(group: Any) -> None:
+    add = group.add_argument
+    add("--checkpoint", help="folder of a Stable Diffusion checkpoint in diffusers layout")
+    add("--preset", choices=sorted(Diffusion.PRESETS), default="final", help="draft, final or paper")
+    add(
+        "--prompt", action="append", dest="prompts", help="what the pictures show: once, or once per keyframe"
+    )
+    add("--negative-prompt", help="what they must not show; needs --guidance")
+    add("--guidance", type=float, help="how strongly the prompt pulls (default: 1, not at all)")
+    add("--steps", type=int, help="denoising steps (default: 50)")
+    add(
+        "--lambda",
+        type=float,
+        dest="attention",
+        help="share of steps with attention interpolation (default: 0.6)",
+    )
+    add("--lora-steps", type=int, help="steps of studying each keyframe (default: 200)")
+    add("--lora-lr", type=float, help="learning rate of the study (default: 0.0002)")
+    add("--lora-rank", type=int, help="rank of the LoRAs (default: 16)")
+    add(
+        "--lora",
+        action="append",
+        dest="loras",
+        metavar="FILE",
+        help="a LoRA in place of the study, per keyframe",
+    )
+    add("--fix-lora", type=float, dest="fixed_lora", metavar="A", help="keep the LoRA mix at A, 0..1")
+    add("--no-lora", action="store_false", dest="use_lora", default=None, help="do not study the keyframes")
+    add(
+        "--no-attention", action="store_const", const=0.0, dest="attention", help="no attention interpolation"
+    )
+    add("--no-adain", action="store_false", dest="adain", default=None, help="leave colours to the noise")
+    add(
+        "--no-reschedule",
+        action="store_const",
+        const="off",
+        dest="reschedule",
+        help="do not even out the pace",
+    )
+    add("--size", type=int, help="side in pixels of the working area (default: the checkpoint's)")
+
+
+def _diffusion(options: argparse.Namespace) -> Diffusion:
+    """The diffusion settings: the preset's, then what was given."""
+    chosen: dict[str, Any] = dict(Diffusion.PRESETS[options.preset])
+    for field in fields(Diffusion):
+        given = getattr(options, field.name, None)
+        if given is not None:
+            chosen[field.name] = tuple(given) if isinstance(given, list) else given
+    return Diffusion(**chosen)
 
 
 def _add_serve(commands: Any) -> None:
@@ -174,6 +231,7 @@ def _morph(options: argparse.Namespace) -> int:
         seed=options.seed,
         colour=Colour(options.colour),
         file_format=options.format,
+        diffusion=_diffusion(options),
         max_megapixels=config.max_megapixels,
     )
     folder = morphs.FrameFolder(options.output, prepared, overwrite=options.overwrite)
@@ -211,7 +269,8 @@ def _runner(
 
     client = None if options.in_process else _find_daemon(config)
     if client is None:
-        with closing(in_process(prepared, max_megapixels=config.max_megapixels)) as drawings:
+        local = in_process(prepared, fits=config.state / "fits", max_megapixels=config.max_megapixels)
+        with closing(local) as drawings:
             yield drawings
         return
     with client, closing(by_daemon(client, prepared, label=options.output.name)) as drawings:

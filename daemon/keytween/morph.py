@@ -26,6 +26,7 @@ from keytween_wire.errors import (
 )
 from keytween_wire.messages import (
     Colour,
+    Diffusion,
     FrameMade,
     JobChanged,
     JobState,
@@ -77,6 +78,7 @@ def prepare(
     seed: int = 0,
     colour: Colour = Colour.AUTO,
     file_format: str = "auto",
+    diffusion: Diffusion | None = None,
     max_megapixels: float = 100.0,
 ) -> Morph:
     """What to do for these pictures or number patterns, checked before any work is done."""
@@ -101,6 +103,7 @@ def prepare(
         engine=engine,
         seed=seed,
         file_format=file_format,
+        diffusion=diffusion or Diffusion(),
     )
     request.check()
     open_keyframes(request, blobs, max_megapixels=max_megapixels)
@@ -167,15 +170,16 @@ def _raise_failure(changed: JobChanged) -> None:
 
 
 def in_process(
-    morph: Morph, *, max_megapixels: float = 100.0
+    morph: Morph, *, fits: Path | None = None, max_megapixels: float = 100.0
 ) -> Generator[Step | FinishedDrawing, None, None]:
     """Runs the same code here, without a daemon; closing the generator cancels."""
+    from keytween.engines import open_engine
     from keytween.engines.base import Frame
     from keytween.images import encode
     from keytween.render import open_keyframes, render
 
     keyframes = open_keyframes(morph.request, morph.blobs, max_megapixels=max_megapixels)
-    for made in render(morph.request, keyframes):
+    for made in render(morph.request, keyframes, open_engine(morph.request.engine, fits=fits)):
         if isinstance(made, Frame):
             yield FinishedDrawing(made.index, *encode(made.picture, morph.request.file_format))
         else:

@@ -230,6 +230,22 @@ class OutputUnwritable(RequestError):
     next_step = "Choose another folder, or free some space."
 
 
+class CheckpointUnusable(RequestError):
+    """The checkpoint is not there or is not one that Keytween can use."""
+
+    code = "KT-210"
+    sentence = "The checkpoint {name} cannot be used: {detail}."
+    next_step = "Give a folder with Stable Diffusion in diffusers layout, weights as safetensors."
+
+
+class LoraUnusable(RequestError):
+    """A LoRA file is not there, is no LoRA, or does not fit the checkpoint."""
+
+    code = "KT-211"
+    sentence = "The LoRA {name} cannot be used: {detail}."
+    next_step = "Give a safetensors file that was made for this checkpoint."
+
+
 # ---- the daemon ------------------------------------------------------------------------------------
 
 
@@ -397,6 +413,14 @@ class EngineFailed(JobError):
     code = "KT-507"
     sentence = "The engine {name} failed: {detail}."
     next_step = "Please report it with the output of `keytween doctor`."
+
+
+class ModelGaveNothing(JobError):
+    """The checkpoint's network gave no numbers, in full precision either."""
+
+    code = "KT-509"
+    sentence = "The checkpoint {name} gave no picture: its network's numbers ran away."
+    next_step = "Check the checkpoint's files, or try another one."
 
 
 def error_classes() -> Iterator[type[KeytweenError]]:

@@ -58,6 +58,45 @@ class KeyframeImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Diffusion:
+    """The settings of the `diffmorpher` engine; the defaults are the paper's (section 4.1).
+
+    `checkpoint` is a folder on the daemon's machine. `prompts` and `loras` (files there) are none, one
+    for all, or one for each keyframe. `guidance` 1 is none. `refinements` are fixed-point iterations of
+    each inversion step. `lora_steps`, `lora_lr` and `lora_rank` fit the LoRAs; `fixed_lora` 0..1 keeps
+    their mix there, -1 lets it follow. `attention` is the paper's lambda, 0 switches it off.
+    `reschedule` is `probe` (from a few cheap frames), `full` (from a first rendering of all, as
+    published) or `off`. `size` is the side in pixels of a square of the working area, 0 the checkpoint's
+    own. `keep_ends` fades what the network loses of the keyframes into their neighbours.
+    """
+
+    checkpoint: str = ""
+    prompts: tuple[str, ...] = ()
+    negative_prompt: str = ""
+    guidance: float = 1.0
+    steps: int = 50
+    refinements: int = 0
+    use_lora: bool = True
+    lora_steps: int = 200
+    lora_lr: float = 2e-4
+    lora_rank: int = 16
+    loras: tuple[str, ...] = ()
+    fixed_lora: float = -1.0
+    attention: float = 0.6
+    adain: bool = True
+    reschedule: str = "probe"
+    size: int = 0
+    keep_ends: bool = True
+
+    RESCHEDULES: ClassVar[tuple[str, ...]] = ("probe", "full", "off")
+    PRESETS: ClassVar[dict[str, dict[str, object]]] = {
+        "final": {},
+        "draft": {"steps": 20, "refinements": 1, "lora_steps": 100},
+        "paper": {"reschedule": "full", "keep_ends": False},
+    }
+
+
+@dataclass(frozen=True, slots=True)
 class MorphRequest:
     """Everything that changes pixels, and nothing else.
 
@@ -71,6 +110,7 @@ class MorphRequest:
     engine: str = "auto"
     seed: int = 0
     file_format: str = "auto"
+    diffusion: Diffusion = Diffusion()
 
     FILE_FORMATS: ClassVar[tuple[str, ...]] = ("auto", "png8", "png16", "exr-half", "exr-float")
 

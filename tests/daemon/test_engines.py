@@ -24,12 +24,37 @@ def _forget_added_engines() -> Iterator[None]:
 
 
 def test_the_built_in_engines_are_listed() -> None:
-    assert [info.name for info in engine_infos()][:2] == ["flow", "dissolve"]
+    assert [info.name for info in engine_infos()][:3] == ["flow", "dissolve", "diffmorpher"]
     assert all(info.available for info in engine_infos()[:2])
 
 
 def test_only_flow_says_that_it_overshoots() -> None:
-    assert {info.name: info.overshoot for info in engine_infos()[:2]} == {"flow": True, "dissolve": False}
+    assert [info.name for info in engine_infos()[:3] if info.overshoot] == ["flow"]
+
+
+def test_diffmorpher_says_what_it_lacks_and_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, without={"torch", "transformers"})
+    flow, dissolve, diffmorpher = engine_infos()[:3]
+    assert flow.available
+    assert dissolve.available
+    assert not diffmorpher.available
+    assert "torch, transformers not installed" in diffmorpher.reason
+    assert "`diffusion`" in diffmorpher.reason
+
+
+def test_diffmorpher_is_available_where_everything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, without=set())
+    assert engine_infos()[2] == engines.DIFFMORPHER
+    assert engines.DIFFMORPHER.available
+
+
+def test_opening_diffmorpher_without_its_libraries_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("keytween.engines.diffmorpher")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EngineUnavailable) as caught:
+        open_engine("diffmorpher")
+    assert "torch" in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["flow", "dissolve"])
@@ -53,12 +78,12 @@ def test_auto_fades_where_flow_cannot_run(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_unknown_name_is_refused_with_the_choices() -> None:
     with pytest.raises(UnknownEngine) as caught:
         open_engine("slow")
-    assert "auto, flow, dissolve" in caught.value.advice
+    assert "auto, flow, dissolve, diffmorpher" in caught.value.advice
 
 
 def test_listing_the_engines_loads_none_of_them() -> None:
     loaded = modules_after("from keytween.engines import engine_infos; engine_infos()")
-    assert not loaded & {"cv2", "torch", "numpy", "keytween.engines.flow"}
+    assert not loaded & {"cv2", "torch", "numpy", "keytween.engines.flow", "keytween.engines.diffmorpher"}
 
 
 def test_opening_dissolve_leaves_flow_alone() -> None:
@@ -91,6 +116,11 @@ def test_every_example_comes_with_its_keyframes() -> None:
     sizes = [len(path.read_bytes()) for example in examples() for path in example.keyframes]
     assert min(sizes) > 1000
     assert sum(sizes) < 400_000
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, *, without: set[str]) -> None:
+    """Every library that an engine asks for is there but these."""
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name in without else name)
 
 
 def _add(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:

@@ -87,10 +87,52 @@ _XL: dict[str, Any] = {
 }
 
 
-def _save_sd(path: Path, unet: UNet2DConditionModel, scheduler: Any) -> None:
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tiny": ({"sample_size": 16, "block_out_channels": (32, 64)}, {}),
+    "sd15": (
+        {
+            "sample_size": 64,
+            "block_out_channels": (320, 640, 1280, 1280),
+            "layers_per_block": 2,
+            "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+            "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+            "cross_attention_dim": 768,
+            "norm_num_groups": 32,
+            "attention_head_dim": 8,
+        },
+        {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "norm_num_groups": 32},
+    ),
+}
+SHAPES["sd21"] = (
+    SHAPES["sd15"][0]
+    | {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
+    SHAPES["sd15"][1],
+)
+"""Networks in the shape of the real ones, for the benchmark: (changes to the UNet, changes to the VAE)."""
+
+
+def make_shape(path: Path, shape: str, *, seed: int = 1) -> Path:
+    """A random checkpoint whose network and VAE have the real shape; its text encoder is tiny but as wide."""
+    unet, vae = SHAPES[shape]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        width = unet.get("cross_attention_dim", 32)
+        scheduler = DDIMScheduler(**BETAS, clip_sample=False, steps_offset=1)
+        _save_sd(path, _unet(**unet), scheduler, vae=_vae(**vae), width=width)
+    return path
+
+
+def _save_sd(
+    path: Path,
+    unet: UNet2DConditionModel,
+    scheduler: Any,
+    *,
+    vae: AutoencoderKL | None = None,
+    width: int = 32,
+) -> None:
     pipeline = StableDiffusionPipeline(
-        vae=_vae(),
-        text_encoder=CLIPTextModel(_text_config(32)).eval(),
+        vae=vae or _vae(),
+        text_encoder=CLIPTextModel(_text_config(width)).eval(),
         tokenizer=_tokenizer(path / "tokenizer"),
         unet=unet,
         scheduler=scheduler,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keytween_wire.errors import EngineUnavailable, UnknownEngine
@@ -20,17 +22,20 @@ GROUP = "keytween.engines"
 
 FLOW = EngineInfo("flow", "Moves the drawing with optical flow, on any processor.", overshoot=True)
 DISSOLVE = EngineInfo("dissolve", "Fades one keyframe into the next; nothing moves.")
+DIFFMORPHER = EngineInfo("diffmorpher", "Morphs what the pictures show, with a diffusion checkpoint.")
 
+_BUILT_IN = (FLOW, DISSOLVE, DIFFMORPHER)
 _CLASSES = {
     FLOW.name: ("keytween.engines.flow", "Flow"),
     DISSOLVE.name: ("keytween.engines.dissolve", "Dissolve"),
+    DIFFMORPHER.name: ("keytween.engines.diffmorpher", "DiffMorpher"),
 }
-_NEEDS = {FLOW.name: "cv2"}
+_NEEDS = {FLOW.name: ("cv2",), DIFFMORPHER.name: ("torch", "diffusers", "transformers", "safetensors")}
 
 
 def engine_infos() -> tuple[EngineInfo, ...]:
     """Every engine there is, whether it can run here, and why not; loads none of them."""
-    built_in = tuple(_with_availability(info) for info in (FLOW, DISSOLVE))
+    built_in = tuple(_with_availability(info) for info in _BUILT_IN)
     added = (EngineInfo(point.name, f"Added by {point.value.partition(':')[0]}.") for point in _added())
     return built_in + tuple(added)
 
@@ -48,19 +53,23 @@ def choose(name: str) -> tuple[str, str]:
     return name, "It was asked for by name."
 
 
-def open_engine(name: str) -> Engine:
+def open_engine(name: str, *, fits: Path | None = None) -> Engine:
     """The engine of that name, ready to morph; imports its module and no other.
 
-    Raises UnknownEngine, or EngineUnavailable where something it needs is missing.
+    `fits` is the folder where an engine that studies keyframes may keep what it learnt. Raises
+    UnknownEngine, or EngineUnavailable where something it needs is missing.
     """
     chosen, _ = choose(name)
     try:
-        if chosen in _CLASSES:
-            module, cls = _CLASSES[chosen]
-            return getattr(import_module(module), cls)()
-        return next(point for point in _added() if point.name == chosen).load()()
+        if chosen not in _CLASSES:
+            return next(point for point in _added() if point.name == chosen).load()()
+        module, cls = _CLASSES[chosen]
+        engine = getattr(import_module(module), cls)
+        return engine(fits=fits) if chosen == DIFFMORPHER.name else engine()
     except ImportError as error:
         fix = "Install Keytween again, with everything it needs."
+        if chosen == DIFFMORPHER.name:
+            fix = "Install Keytween with its extra `diffusion`."
         raise EngineUnavailable(name=chosen, detail=str(error), fix=fix) from error
 
 
@@ -71,10 +80,13 @@ def _check(name: str) -> None:
 
 
 def _with_availability(info: EngineInfo) -> EngineInfo:
-    needed = _NEEDS.get(info.name)
-    if needed is None or find_spec(needed) is not None:
+    missing = [name for name in _NEEDS.get(info.name, ()) if find_spec(name) is None]
+    if not missing:
         return info
-    return EngineInfo(info.name, info.summary, available=False, reason=f"{needed} is not installed")
+    reason = f"{', '.join(missing)} not installed"
+    if info is DIFFMORPHER:
+        reason += "; install Keytween with its extra `diffusion`"
+    return replace(info, available=False, reason=reason)
 
 
 @cache

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import zmq
@@ -35,13 +35,40 @@ from keytween_wire.codec import error_info
 from keytween_wire.errors import EngineFailed, JobError, KeytweenError, PictureMissing
 from keytween_wire.messages import MorphRequest
 
+if TYPE_CHECKING:
+    from keytween.engines.base import Engine
+
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 15.0
 REPORT_EVERY_S = 0.1
 
 
+class Engines:
+    """The engines of this process: one that is open stays open, with its checkpoint, for the next job."""
+
+    def __init__(self, fits: Path) -> None:
+        self._fits = fits
+        self._open: dict[str, Engine] = {}
+
+    def get(self, name: str) -> Engine:
+        """The engine that `name` means; raises UnknownEngine or EngineUnavailable."""
+        # Imported here: a job with nothing left to do needs no engine.
+        from keytween.engines import choose, open_engine
+
+        chosen, _ = choose(name)
+        if chosen not in self._open:
+            self._open.clear()
+            self._open[chosen] = open_engine(chosen, fits=self._fits)
+        return self._open[chosen]
+
+
 def compute(
-    folder: JobFolder, request: MorphRequest, *, max_megapixels: float, tell: Callable[[Said], None]
+    folder: JobFolder,
+    request: MorphRequest,
+    engines: Engines,
+    *,
+    max_megapixels: float,
+    tell: Callable[[Said], None],
 ) -> Generator[None, None, None]:
     """Computes what the job lacks, a step at a time: the caller may close it between any two."""
     with _sole_worker(folder):
@@ -51,12 +78,14 @@ def compute(
         tell(Found(folder.job_id, tuple(sorted(finished))))
         yield
         if len(finished) < request.total:
-            yield from _compute_rest(folder, request, frozenset(finished), max_megapixels, tell)
+            skip = frozenset(finished)
+            yield from _compute_rest(folder, request, engines, skip, max_megapixels, tell)
 
 
 def _compute_rest(
     folder: JobFolder,
     request: MorphRequest,
+    engines: Engines,
     skip: frozenset[int],
     max_megapixels: float,
     tell: Callable[[Said], None],
@@ -68,7 +97,7 @@ def _compute_rest(
 
     keyframes = open_keyframes(request, _keyframe_bytes(folder, request), max_megapixels=max_megapixels)
     last_report = 0.0
-    for made in render(request, keyframes, skip=skip):
+    for made in render(request, keyframes, engines.get(request.engine), skip=skip):
         if isinstance(made, Frame):
             data, suffix = encode(made.picture, request.file_format)
             frame = folder.store(made.index, data, suffix)
@@ -114,6 +143,7 @@ class Worker:
     def __init__(self, keys: LinkKeys) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = call_home(self._context, keys)
+        self._engines: Engines | None = None
 
     def serve(self) -> None:
         """Works until the daemon is gone (the watcher of standard input ends the process)."""
@@ -125,7 +155,9 @@ class Worker:
 
     def _run(self, run: Run) -> Ended:
         folder = JobFolder(Path(run.folder).parent, run.job_id)
-        steps = compute(folder, run.request, max_megapixels=run.max_megapixels, tell=self._tell)
+        steps = compute(
+            folder, run.request, self._engines_for(run), max_megapixels=run.max_megapixels, tell=self._tell
+        )
         try:
             for _ in steps:
                 if self._told_to_abandon(run.job_id):
@@ -140,6 +172,11 @@ class Worker:
         finally:
             steps.close()
         return Ended(run.job_id)
+
+    def _engines_for(self, run: Run) -> Engines:
+        if self._engines is None:
+            self._engines = Engines(Path(run.folder).parent.parent / "fits")
+        return self._engines
 
     def _told_to_abandon(self, job_id: str) -> bool:
         while self._socket.poll(0):

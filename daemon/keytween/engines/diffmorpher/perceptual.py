@@ -1,0 +1,61 @@
+"""The distance that pacing is measured with: LPIPS, or the checkpoint's own latents without it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ALEXNET = "alexnet-owt-7be5be79.pth"
+LPIPS_SIDE = 256
+"""Pictures are compared at most this large: pacing is about what moves, not about grain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """A named distance between images (1, 3, H, W) in -1..1."""
+
+    name: str
+    between: Callable[[Tensor, Tensor], float]
+
+
+def pick(encode: Callable[[Tensor], tuple[Tensor, Tensor]], device: torch.device) -> Distance:
+    """LPIPS (AlexNet, on -1..1) when AlexNet's weights are on this machine, else latents; never downloads."""
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
+    return lpips_distance(device) if weights.is_file() else latent_distance(encode)
+
+
+def lpips_distance(device: torch.device) -> Distance:
+    """LPIPS as its authors define it (Zhang et al. 2018), AlexNet."""
+    import lpips
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's old names for its weights
+        network = lpips.LPIPS(net="alex", verbose=False).to(device).eval()
+
+    def between(first: Tensor, second: Tensor) -> float:
+        with torch.no_grad():
+            return float(network(_small(first).to(device), _small(second).to(device)))
+
+    return Distance("LPIPS (AlexNet)", between)
+
+
+def latent_distance(encode: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Distance:
+    """The root-mean-square difference of the checkpoint's own VAE latents."""
+
+    def between(first: Tensor, second: Tensor) -> float:
+        with torch.no_grad():
+            return float((encode(first)[0] - encode(second)[0]).square().mean().sqrt())
+
+    return Distance("VAE latents (RMS)", between)
+
+
+def _small(images: Tensor) -> Tensor:
+    scale = LPIPS_SIDE / max(images.shape[-2:])
+    if scale >= 1:
+        return images
+    return torch.nn.functional.interpolate(images, scale_factor=scale, mode="area")

@@ -1,4 +1,4 @@
-"""DiffMorpher against the plain method: `python benchmarks/diffmorpher.py --shape tiny|sd15|sd21`.
+"""DiffMorpher against the plain method: `python benchmarks/diffmorpher.py --shape tiny|sd15|sd21|sdxl`.
 
 Builds a checkpoint of that shape with random weights (nothing is downloaded), runs the engine and a
 frame-by-frame fp32 implementation of the same method in one process, and prints seconds by phase,

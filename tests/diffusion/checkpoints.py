@@ -61,20 +61,27 @@ def make_xl(path: Path, *, seed: int = 3) -> Path:
     """A checkpoint in the shape of SDXL: two text encoders, pooled text, sizes, a VAE that asks for fp32."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        pipeline = StableDiffusionXLPipeline(
-            vae=_vae(force_upcast=True, scaling_factor=0.13025),
-            text_encoder=CLIPTextModel(_text_config(16)).eval(),
-            text_encoder_2=CLIPTextModelWithProjection(_text_config(32, projection_dim=16)).eval(),
-            tokenizer=_tokenizer(path / "tokenizer"),
-            tokenizer_2=_tokenizer(path / "tokenizer_2", pad="!"),
-            unet=_unet(gain=4.0, **_XL),
-            scheduler=EulerDiscreteScheduler(**BETAS, steps_offset=1),
-            add_watermarker=False,
-        )
-        pipeline.save_pretrained(path, safe_serialization=True)
+        _save_xl(path, _unet(gain=4.0, **_XL), _vae(**_XL_VAE), widths=(16, 32), pooled=16)
     return path
 
 
+def _save_xl(
+    path: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, *, widths: tuple[int, int], pooled: int
+) -> None:
+    pipeline = StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(_text_config(widths[0])).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(widths[1], projection_dim=pooled)).eval(),
+        tokenizer=_tokenizer(path / "tokenizer"),
+        tokenizer_2=_tokenizer(path / "tokenizer_2", pad="!"),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**BETAS, steps_offset=1),
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(path, safe_serialization=True)
+
+
+_XL_VAE: dict[str, Any] = {"force_upcast": True, "scaling_factor": 0.13025}
 _XL: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -108,6 +115,24 @@ SHAPES["sd21"] = (
     | {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
     SHAPES["sd15"][1],
 )
+SHAPES["sdxl"] = (
+    {
+        "sample_size": 128,
+        "block_out_channels": (320, 640, 1280),
+        "layers_per_block": 2,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "cross_attention_dim": 768 + 1280,
+        "norm_num_groups": 32,
+        "attention_head_dim": [5, 10, 20],
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 6 * 256 + 1280,
+    },
+    SHAPES["sd15"][1] | _XL_VAE,
+)
 """Networks in the shape of the real ones, for the benchmark: (changes to the UNet, changes to the VAE)."""
 
 
@@ -116,6 +141,9 @@ def make_shape(path: Path, shape: str, *, seed: int = 1) -> Path:
     unet, vae = SHAPES[shape]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if shape == "sdxl":
+            _save_xl(path, _unet(**unet), _vae(**vae), widths=(768, 1280), pooled=1280)
+            return path
         width = unet.get("cross_attention_dim", 32)
         scheduler = DDIMScheduler(**BETAS, clip_sample=False, steps_offset=1)
         _save_sd(path, _unet(**unet), scheduler, vae=_vae(**vae), width=width)

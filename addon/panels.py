@@ -13,7 +13,7 @@ from keytween_wire.messages import JobState
 
 from . import poller, tween, vse_compat
 from .link import LinkState
-from .status import JobView, error_from
+from .status import DIFFMORPHER, JobView, error_from
 
 DAEMON_LINES = {
     LinkState.OFF: ("Daemon not connected", "UNLINKED"),
@@ -29,6 +29,7 @@ JOB_ICONS = {
     JobState.FAILED: "ERROR",
     JobState.CANCELLED: "X",
 }
+ENGINES_WITHOUT_CHANCE = {"auto", "flow", "dissolve"}
 CURVES_WITHOUT_MODE = {"CONSTANT", "LINEAR", "BEZIER"}
 
 
@@ -57,7 +58,7 @@ class KEYTWEEN_PT_main(_SequencerPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         draw_timing(layout, scene.keytween)
-        draw_engine(layout, scene.keytween)
+        draw_engine(layout, context, scene.keytween)
         draw_button(layout, scene)
 
 
@@ -106,13 +107,29 @@ def draw_timing(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -
     row.prop(settings, "mode")
 
 
-def draw_engine(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
-    """The engine, and why it cannot run if it cannot."""
+def draw_engine(
+    layout: bpy.types.UILayout, context: bpy.types.Context, settings: bpy.types.PropertyGroup
+) -> None:
+    """The engine, why it cannot run if it cannot, and what it alone is told."""
     column = layout.column()
     column.prop(settings, "engine")
     chosen = next((e for e in poller.STATUS.engines if e.name == settings.engine), None)
     if chosen is not None and not chosen.available:
-        column.label(text=chosen.reason, icon="ERROR")
+        for index, line in enumerate(_wrapped(context, chosen.reason)):
+            column.label(text=line, icon="BLANK1" if index else "ERROR")
+    if settings.engine == DIFFMORPHER:
+        draw_diffusion(column, settings)
+    if settings.engine not in ENGINES_WITHOUT_CHANCE:
+        column.prop(settings, "seed")
+
+
+def draw_diffusion(column: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """What DiffMorpher needs to know; a checkpoint that is missing stands out."""
+    row = column.row()
+    row.alert = not settings.checkpoint
+    row.prop(settings, "checkpoint", placeholder="Folder")
+    column.prop(settings, "preset")
+    column.prop(settings, "prompt", placeholder="What the pictures show")
 
 
 def draw_button(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
@@ -141,7 +158,6 @@ class KEYTWEEN_PT_options(_SequencerPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(settings, "file_format")
-        layout.prop(settings, "seed")
         layout.operator("keytween.copy_diagnostics", icon="COPYDOWN")
 
 

@@ -8,9 +8,10 @@ import zlib
 import bpy
 
 from keytween_wire.easing import Interpolation, Mode
-from keytween_wire.messages import MorphRequest
+from keytween_wire.messages import Diffusion, MorphRequest
 
 from . import poller
+from .status import DIFFMORPHER
 
 INTERPOLATIONS = tuple(
     (
@@ -62,6 +63,15 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
+_PRESET_TEXTS = {
+    "final": ("Final", "Every setting at its default, for the result"),
+    "draft": ("Draft", "A first look, at about half the work"),
+    "paper": ("Paper", "As the method was published, for comparison; the slowest"),
+}
+PRESETS = tuple(
+    (name, *_PRESET_TEXTS.get(name, (name.title(), "")), "NONE", _number(name)) for name in Diffusion.PRESETS
+)
+_ENGINE_NAMES = {DIFFMORPHER: "DiffMorpher"}
 _engine_items: list[tuple[str, str, str, str, int]] = []
 
 
@@ -73,7 +83,7 @@ def engine_items(
     _engine_items[:] = [
         (
             engine.name,
-            engine.name.title(),
+            _ENGINE_NAMES.get(engine.name, engine.name.title()),
             engine.summary if engine.available else f"{engine.summary}. Cannot run here: {engine.reason}",
             "NONE" if engine.available else "ERROR",
             _number(engine.name),
@@ -108,6 +118,19 @@ class KeytweenSettings(bpy.types.PropertyGroup):
     mode: bpy.props.EnumProperty(name="Easing", description="The curve's easing", items=MODES, default="AUTO")
     seed: bpy.props.IntProperty(
         name="Seed", description="The same seed gives the same drawings", default=0, min=0
+    )
+    checkpoint: bpy.props.StringProperty(
+        name="Checkpoint",
+        description="Folder with a Stable Diffusion checkpoint in diffusers layout, on the daemon's machine",
+        subtype="DIR_PATH",
+        options={"PATH_SUPPORTS_BLEND_RELATIVE"},
+    )
+    preset: bpy.props.EnumProperty(
+        name="Preset", description="How thoroughly DiffMorpher works", items=PRESETS, default="final"
+    )
+    prompt: bpy.props.StringProperty(
+        name="Prompt",
+        description="What the pictures show, one sentence for all keyframes; may be empty",
     )
     file_format: bpy.props.EnumProperty(
         name="Files", description="The in-betweens' file format", items=FORMATS, default="auto"

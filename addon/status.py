@@ -16,9 +16,13 @@ from . import insert
 from .insert import Tween
 from .link import Link
 
+DIFFMORPHER = "diffmorpher"
+"""The one engine whose own settings the panel has."""
+
 ENGINES = (
     EngineInfo("flow", "Optical flow on the processor: fast, needs no download"),
     EngineInfo("dissolve", "A plain cross-fade, for comparison"),
+    EngineInfo(DIFFMORPHER, "Morphs what the pictures show, with a diffusion checkpoint from a folder"),
     EngineInfo("auto", "The best engine that can run"),
 )
 """What the panel offers until a daemon says what it has."""

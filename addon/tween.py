@@ -13,14 +13,14 @@ import bpy
 
 from keytween_wire import timeline
 from keytween_wire.easing import Easing, Interpolation, Mode
-from keytween_wire.errors import NothingSelected
-from keytween_wire.messages import KeyframeImage, MorphRequest, Submit
+from keytween_wire.errors import CheckpointUnusable, NothingSelected
+from keytween_wire.messages import Diffusion, KeyframeImage, MorphRequest, Submit
 from keytween_wire.timeline import Keyframe, Plan
 
 from . import insert, poller, preferences, vse_compat
 from .capture import Captured, Look, capture, shows_one_picture
 from .insert import Tween
-from .status import JobView
+from .status import DIFFMORPHER, JobView
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Settings:
     easing: Easing
     seed: int
     file_format: str
+    diffusion: Diffusion
 
     @classmethod
     def of(cls, scene: bpy.types.Scene) -> Settings:
@@ -45,7 +46,18 @@ class Settings:
             easing=Easing(Interpolation(chosen.interpolation), Mode(chosen.mode)),
             seed=chosen.seed,
             file_format=chosen.file_format,
+            diffusion=_diffusion(chosen),
         )
+
+    def check(self) -> None:
+        """Refuses what could only fail later, after the work of capturing: CheckpointUnusable."""
+        if self.engine != DIFFMORPHER:
+            return
+        if not self.diffusion.checkpoint:
+            raise CheckpointUnusable(name="(none)", detail="no folder was chosen")
+        if self.diffusion.checkpoint.startswith("//"):
+            detail = "it lies beside the blend file, and the blend file is not saved yet"
+            raise CheckpointUnusable(name=self.diffusion.checkpoint, detail=detail)
 
     def remembered(self) -> dict[str, Any]:
         """The timing in plain values, for the strip."""
@@ -55,6 +67,25 @@ class Settings:
             "interpolation": self.easing.interpolation.value,
             "mode": self.easing.mode.value,
         }
+
+
+def _diffusion(chosen: bpy.types.PropertyGroup) -> Diffusion:
+    """What DiffMorpher is told; nothing while another engine is chosen."""
+    if chosen.engine != DIFFMORPHER:
+        return Diffusion()
+    prompt = chosen.prompt.strip()
+    return Diffusion(
+        checkpoint=_full_path(chosen.checkpoint.strip()),
+        prompts=(prompt,) if prompt else (),
+        **Diffusion.PRESETS[chosen.preset],
+    )
+
+
+def _full_path(path: str) -> str:
+    """The path as the daemon can read it; one beside a file that is not saved stays as it is."""
+    if path.startswith("//") and not bpy.data.filepath:
+        return path
+    return bpy.path.abspath(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +120,7 @@ def order(scene: bpy.types.Scene) -> Order:
     if len(strips) < 2:
         raise NothingSelected(count=len(strips))
     settings = Settings.of(scene)
+    settings.check()
     channel = max(strip.channel for strip in strips)
     # The timing is checked first: capturing may mean rendering.
     frames = [(vse_compat.start(s), vse_compat.end(s)) for s in strips]
@@ -123,6 +155,7 @@ def _order(
         engine=settings.engine,
         seed=settings.seed,
         file_format=settings.file_format,
+        diffusion=settings.diffusion,
     )
     request.check()
     job_id = uuid.uuid4().hex
@@ -144,11 +177,20 @@ def _order(
 
 def _plain(request: MorphRequest) -> dict[str, Any]:
     values = asdict(request)
-    # The positions are with the drawings; colours must be text.
+    # The positions are with the drawings; colours must be text; what DiffMorpher was not told is left out.
     del values["positions"]
+    values["diffusion"] = _told(request.diffusion)
+    if not values["diffusion"]:
+        del values["diffusion"]
     for keyframe in values["keyframes"]:
         keyframe["colour"] = keyframe["colour"].value
     return values
+
+
+def _told(diffusion: Diffusion) -> dict[str, Any]:
+    """The settings that are not at their defaults, as on the wire."""
+    defaults = asdict(Diffusion())
+    return {name: value for name, value in asdict(diffusion).items() if value != defaults[name]}
 
 
 def place(scene: bpy.types.Scene, order: Order) -> JobView:

@@ -34,6 +34,7 @@ MODULES = (
     "panels",
     "poller",
     "preferences",
+    "properties",
     "status",
     "tween",
     "vse_compat",

@@ -1,4 +1,7 @@
-"""The command line: the composition root. Parses, calls, prints; nothing heavy is imported for --help."""
+"""The command line: the composition root. Parses, calls, prints; nothing heavy is imported for --help.
+
+It is longer than other files because every command is here, each in a few lines.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from keytween_wire.messages import Diffusion
 
 if TYPE_CHECKING:
     from keytween.config import Config
+    from keytween.models import Model
     from keytween.morph import FinishedDrawing, Morph, Step
     from keytween_wire.client import Client
     from keytween_wire.messages import JobInfo
@@ -87,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_morph(commands)
     _add_serve(commands)
     _add_jobs(commands)
+    _add_models(commands)
     _add_simple(commands, "stop", "ask the daemon to exit; running jobs go on at its next start", _stop)
     _add_simple(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
     return parser
@@ -136,7 +141,7 @@ def _add_morph(commands: Any) -> None:
 
 def _add_diffusion(group: Any) -> None:
     add = group.add_argument
-    add("--checkpoint", help="folder of a Stable Diffusion checkpoint in diffusers layout")
+    add("--checkpoint", help="a checkpoint's folder in diffusers layout, or its name in `models list`")
     add("--preset", choices=sorted(Diffusion.PRESETS), default="final", help="draft, final or paper")
     add(
         "--prompt", action="append", dest="prompts", help="what the pictures show: once, or once per keyframe"
@@ -176,13 +181,17 @@ def _add_diffusion(group: Any) -> None:
     add("--size", type=int, help="side in pixels of the working area (default: the checkpoint's)")
 
 
-def _diffusion(options: argparse.Namespace) -> Diffusion:
-    """The diffusion settings: the preset's, then what was given."""
+def _diffusion(options: argparse.Namespace, config: Config) -> Diffusion:
+    """The diffusion settings: the preset's, then what was given; a checkpoint's name becomes its folder."""
     chosen: dict[str, Any] = dict(Diffusion.PRESETS[options.preset])
     for field in fields(Diffusion):
         given = getattr(options, field.name, None)
         if given is not None:
             chosen[field.name] = tuple(given) if isinstance(given, list) else given
+    if options.checkpoint and options.engine == "diffmorpher":
+        from keytween.models import resolve
+
+        chosen["checkpoint"] = resolve(config, options.checkpoint)
     return Diffusion(**chosen)
 
 
@@ -209,6 +218,27 @@ def _add_jobs(commands: Any) -> None:
     )
 
 
+def _add_models(commands: Any) -> None:
+    text = "list, add, pull, verify or remove checkpoints"
+    models = commands.add_parser("models", help=text, description=text[0].upper() + text[1:] + ".")
+    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "list", "list the checkpoints that have a name", _models_list)
+    add = _command(actions, "add", "give a checkpoint's folder a name", _models_add)
+    add.add_argument("path", metavar="PATH", type=Path, help="the folder; it stays where it is")
+    add.add_argument("--name", help="its name (default: the folder's)")
+    pull = _command(actions, "pull", "fetch a known checkpoint", _models_pull)
+    pull.add_argument("name", metavar="NAME", help="sd15, sd21 or sdxl")
+    pull.add_argument(
+        "--revision", help="a commit or tag of the repository (default: the newest, then pinned)"
+    )
+    verify = _command(actions, "verify", "read checkpoints again and compare their digests", _models_verify)
+    verify.add_argument("name", metavar="NAME", nargs="?", help="which one (default: all)")
+    remove = _command(
+        actions, "remove", "forget a checkpoint; one that was pulled is deleted", _models_remove
+    )
+    remove.add_argument("name", metavar="NAME", help="which one")
+
+
 # ---- morph and demo
 
 
@@ -231,7 +261,7 @@ def _morph(options: argparse.Namespace) -> int:
         seed=options.seed,
         colour=Colour(options.colour),
         file_format=options.format,
-        diffusion=_diffusion(options),
+        diffusion=_diffusion(options, config),
         max_megapixels=config.max_megapixels,
     )
     folder = morphs.FrameFolder(options.output, prepared, overwrite=options.overwrite)
@@ -481,6 +511,126 @@ def _find_job(client: Client, start: str) -> str:
     if len(found) != 1:
         raise UnknownJob(job_id=start)
     return found[0]
+
+
+# ---- models
+
+
+def _models_list(options: argparse.Namespace) -> int:
+    from keytween.config import load
+    from keytween.models import KNOWN, registered
+
+    models = registered(load())
+    rows = [_model_json(model) for model in models.values()]
+    rows += [{"name": n, "state": "not pulled", "source": r[0]} for n, r in KNOWN.items() if n not in models]
+    if options.json:
+        _print_json(rows)
+    else:
+        _print_models(rows)
+    return 0
+
+
+def _model_json(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "state": "there" if model.there else "gone",
+        "folder": str(model.folder),
+        "pulled": model.pulled,
+        "source": model.source,
+        "revision": model.revision,
+        "bytes": model.size,
+    }
+
+
+def _print_models(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "state", "size", "folder", "source", box=None)
+    for row in rows:
+        size = f"{row['bytes'] / 1e9:.1f} GB" if "bytes" in row else ""
+        source = f"{row['source']} {row.get('revision', '')[:8]}".strip()
+        table.add_row(row["name"], row["state"], size, row.get("folder", ""), source)
+    Console().print(table)
+
+
+def _models_add(options: argparse.Namespace) -> int:
+    from keytween.config import load
+    from keytween.models import add
+
+    with _reading(options) as advance:
+        model = add(load(), options.path, name=options.name, advance=advance)
+    return _report_model(options, model, f"{model.name} is the checkpoint in {model.folder}.")
+
+
+def _models_pull(options: argparse.Namespace) -> int:
+    from keytween.config import load
+    from keytween.models import pull
+
+    with _reading(options) as advance:
+        model = pull(load(), options.name, revision=options.revision, quiet=options.json, advance=advance)
+    text = f"{model.name} is {model.source} at revision {model.revision}, in {model.folder}."
+    return _report_model(options, model, text)
+
+
+def _models_verify(options: argparse.Namespace) -> int:
+    from keytween.config import load
+    from keytween.models import find, registered, verify
+
+    models = [find(load(), options.name)] if options.name else list(registered(load()).values())
+    faults: dict[str, dict[str, str]] = {}
+    with _reading(options) as advance:
+        for model in models:
+            faults[model.name] = (
+                verify(model, advance=advance) if model.there else {str(model.folder): "gone"}
+            )
+    if options.json:
+        _print_json(faults)
+    for name, found in faults.items():
+        _say(
+            options, f"{name}: {'; '.join(f'{f} is {s}' for f, s in found.items()) or 'every file is whole'}"
+        )
+    return EXIT_UNEXPECTED if any(faults.values()) else 0
+
+
+def _models_remove(options: argparse.Namespace) -> int:
+    from keytween.config import load
+    from keytween.models import remove
+
+    model = remove(load(), options.name)
+    end = "is deleted" if model.pulled else f"is forgotten; {model.folder} stays"
+    return _report_model(options, model, f"{model.name} {end}.")
+
+
+def _report_model(options: argparse.Namespace, model: Model, text: str) -> int:
+    if options.json:
+        _print_json(_model_json(model))
+    _say(options, text)
+    return 0
+
+
+@contextmanager
+def _reading(options: argparse.Namespace) -> Iterator[Callable[[str, int], None]]:
+    """How much of a checkpoint has been read; nothing with --json."""
+    if options.json:
+        yield lambda file, count: None
+        return
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("reading {task.description}"), DownloadColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=None)
+
+    def advance(file: str, count: int) -> None:
+        bar.start()  # only now: while a checkpoint is fetched, the hub's library shows bars of its own
+        bar.update(task, description=file, advance=count)
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 # ---- doctor

@@ -1,9 +1,10 @@
-"""What is installed, what can run here, whether the daemon answers and keeps strangers out."""
+"""What is installed, what can run here, whether checkpoints are there and the daemon keeps strangers out."""
 
 from __future__ import annotations
 
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,13 +15,17 @@ from typing import Any
 from keytween.config import Config, config_file
 from keytween.engines import choose, engine_infos
 from keytween.keys import KeyPair
+from keytween.models import registered
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.client import Client
 from keytween_wire.connection import Connection
 from keytween_wire.errors import DaemonNotRunning, KeyRefused, KeytweenError
 
 PACKAGES = ("numpy", "opencv-python-headless", "openimageio", "av", "pillow", "pyzmq", "msgpack")
+DIFFUSION_PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
 ROOM_BYTES = 1 << 30
+NO_GPU = "no GPU found: diffmorpher will be slow"
+_GPU_QUERY = ("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,9 @@ def examine(config: Config) -> list[Finding]:
     checks: tuple[Callable[[Config], Iterator[Finding]], ...] = (
         _versions,
         _engines,
+        _diffusion,
+        _devices,
+        _checkpoints,
         _folders,
         _daemon,
     )
@@ -68,6 +76,74 @@ def _engines(_config: Config) -> Iterator[Finding]:
         yield Finding(f"engine {info.name}", text)
     chosen, reason = choose("auto")
     yield Finding("engine auto", f"picks {chosen}. {reason}")
+
+
+def _diffusion(_config: Config) -> Iterator[Finding]:
+    """The extra: which versions, or how to get it; nothing of it is imported."""
+    found, missing = [], []
+    for name in DIFFUSION_PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    text = ", ".join(found)
+    if missing:
+        how = "`pip install '.[diffusion]'` in Keytween's folder adds it"
+        text = f"not installed ({', '.join(missing)} missing); {how}"
+    yield Finding("extra diffusion", text)
+
+
+def _devices(_config: Config) -> Iterator[Finding]:
+    """GPUs with driver, memory and what fits, by the driver's own program."""
+    gpus = list(_gpus())
+    for name, driver, megabytes in gpus:
+        text = f"{name}, driver {driver}, {megabytes / 1024:.1f} GiB: {fits(megabytes / 1024)}"
+        yield Finding("device", text)
+    if not gpus and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        yield Finding("device", "Apple GPU, which shares the machine's memory")
+    elif not gpus:
+        yield Finding("device", NO_GPU)
+
+
+def _gpus() -> Iterator[tuple[str, str, float]]:
+    """Name, driver and mebibytes of each NVIDIA GPU; none where the driver's program is not there."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return
+    try:
+        done = subprocess.run([program, *_GPU_QUERY], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return
+    for line in done.stdout.splitlines():
+        fields = [field.strip() for field in line.rsplit(",", 2)]
+        if len(fields) == 3 and fields[2].isdecimal():
+            yield fields[0], fields[1], float(fields[2])
+
+
+def fits(gibibytes: float) -> str:
+    """What a GPU of that memory takes, as a rule of thumb."""
+    if gibibytes < 4:
+        return "Stable Diffusion 1.x with a small --size"
+    if gibibytes < 8:
+        return "Stable Diffusion 1.x and 2.x; SDXL with a small --size at best"
+    return "every checkpoint that can be used"
+
+
+def _checkpoints(config: Config) -> Iterator[Finding]:
+    try:
+        models = registered(config)
+    except KeytweenError as error:
+        yield Finding("checkpoints", error.message, good=False, next_step=error.advice)
+        return
+    if not models:
+        yield Finding("checkpoints", "none has a name yet; `keytween models` adds and pulls them")
+    for model in models.values():
+        yield Finding(
+            f"checkpoint {model.name}",
+            f"{model.folder}{'' if model.there else ' is gone'}",
+            good=model.there,
+            next_step=f"Bring the folder back, or forget it with `keytween models remove {model.name}`.",
+        )
 
 
 def _folders(config: Config) -> Iterator[Finding]:

@@ -235,7 +235,10 @@ class CheckpointUnusable(RequestError):
 
     code = "KT-210"
     sentence = "The checkpoint {name} cannot be used: {detail}."
-    next_step = "Give a folder with Stable Diffusion in diffusers layout, weights as safetensors."
+    next_step = (
+        "Give a folder with Stable Diffusion in diffusers layout, weights as safetensors, "
+        "or a name from `keytween models list`."
+    )
 
 
 class LoraUnusable(RequestError):
@@ -244,6 +247,17 @@ class LoraUnusable(RequestError):
     code = "KT-211"
     sentence = "The LoRA {name} cannot be used: {detail}."
     next_step = "Give a safetensors file that was made for this checkpoint."
+
+
+class ModelNotFetched(RequestError):
+    """A checkpoint could not be fetched from any of its repositories."""
+
+    code = "KT-212"
+    sentence = "The checkpoint {name} could not be fetched: {detail}."
+    next_step = (
+        "Try again when there is a connection, or copy a checkpoint here and name it with "
+        "`keytween models add PATH`."
+    )
 
 
 # ---- the daemon ------------------------------------------------------------------------------------

@@ -188,6 +188,9 @@ def _diffusion(options: argparse.Namespace, config: Config) -> Diffusion:
         given = getattr(options, field.name, None)
         if given is not None:
             chosen[field.name] = tuple(given) if isinstance(given, list) else given
+    if options.loras:
+        # A running daemon has another working folder.
+        chosen["loras"] = tuple(str(Path(file).expanduser().absolute()) for file in options.loras)
     if options.checkpoint and options.engine == "diffmorpher":
         from keytween.models import resolve
 

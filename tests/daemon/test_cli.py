@@ -20,7 +20,7 @@ from keytween.config import Config
 from keytween.images import read
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
-from keytween_wire.messages import FrameMade
+from keytween_wire.messages import Diffusion, FrameMade
 
 RUN = [sys.executable, "-m", "keytween.cli"]
 
@@ -278,6 +278,24 @@ def test_the_demo_replaces_only_an_earlier_demo(run: Run, tmp_path: Path) -> Non
     code, _, errors = run("demo", "-o", tmp_path / "mine")
     assert (code, "KT-209" in errors) == (4, True)
     assert (tmp_path / "mine" / "drawing.png").read_text() == "precious"
+
+
+def test_switches_and_presets_become_the_requests_settings(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def settings(*arguments: str) -> Diffusion:
+        options = cli.build_parser().parse_args(["morph", "a.png", "b.png", "-o", "out", *arguments])
+        return cli._diffusion(options, config)
+
+    assert settings() == Diffusion()
+    assert settings("--preset", "paper") == Diffusion(reschedule="full", keep_ends=False)
+    assert settings("--preset", "draft", "--steps", "7") == Diffusion(steps=7, refinements=1, lora_steps=100)
+    switched = settings("--no-lora", "--no-attention", "--no-adain", "--no-reschedule", "--fix-lora", "0.5")
+    assert switched == Diffusion(use_lora=False, attention=0.0, adain=False, reschedule="off", fixed_lora=0.5)
+    assert settings("--prompt", "a", "--prompt", "b").prompts == ("a", "b")
+    assert settings("--lora", "a.safetensors").loras == (str(tmp_path / "a.safetensors"),)
 
 
 def test_help_names_every_command(run: Run) -> None:

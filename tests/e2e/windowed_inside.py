@@ -215,9 +215,12 @@ def status() -> Any:
     return sys.modules[f"{MODULE}.poller"].STATUS
 
 
-def connect() -> Steps:
+def connect(stage: Stage) -> Steps:
     """Waits for the extension to find the daemon by itself, as it does after Blender has started."""
     yield from until(lambda: status().link.state.value == "ready", 15, "the connection to the daemon")
+    # Connecting imports libraries, once; frames that arrive are another matter.
+    stage.note(connect_tick_ms=status().tick_max_ms)
+    status().tick_max_ms = 0.0
 
 
 def tween_strip(stage: Stage) -> Any:
@@ -273,7 +276,7 @@ def show_middle(stage: Stage) -> None:
 def tween(stage: Stage) -> Steps:
     """Two keyframes, one press, and the in-betweens are there; undo and redo by their shortcuts."""
     yield from furnish(stage)
-    yield from connect()
+    yield from connect(stage)
     yield from lay_keyframes(stage)
     bpy.ops.wm.save_as_mainfile(filepath=stage.options["save"])
     yield from press_tween(stage)
@@ -298,7 +301,7 @@ def tween(stage: Stage) -> Steps:
 def leave_running(stage: Stage) -> Steps:
     """Presses Tween on a wide gap, saves when the first drawings are there, and leaves Blender."""
     yield from furnish(stage)
-    yield from connect()
+    yield from connect(stage)
     yield from lay_keyframes(stage)
     bpy.ops.wm.save_as_mainfile(filepath=stage.options["save"])
     yield from press_tween(stage)
@@ -313,7 +316,7 @@ def leave_running(stage: Stage) -> Steps:
 def come_back(stage: Stage) -> Steps:
     """The file that was left is open again: its strip fills up without being asked."""
     stage.note(found=describe(tween_strip(stage)))
-    yield from connect()
+    yield from connect(stage)
     yield from until(lambda: state_of(stage) == "done", 180, "the end of the job that was left")
     yield SETTLE
     stage.note(made=describe(tween_strip(stage)), tick_max_ms=status().tick_max_ms)
@@ -322,13 +325,13 @@ def come_back(stage: Stage) -> Steps:
 def opened_again(stage: Stage) -> Steps:
     """A finished tween in a file that Blender was started with: it is whole, and the daemon is found."""
     stage.note(found=describe(tween_strip(stage)))
-    yield from connect()
+    yield from connect(stage)
 
 
 def one_strip(stage: Stage) -> Steps:
     """One keyframe selected: the button is grey, does nothing, and says what is missing."""
     yield from furnish(stage)
-    yield from connect()
+    yield from connect(stage)
     yield from lay_keyframes(stage)
     yield from stage.find_button("keytween.tween")
     stage.scene.sequence_editor.strips[-1].select = False

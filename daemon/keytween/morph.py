@@ -51,11 +51,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class FinishedDrawing:
-    """An in-between: its index, the bytes of its picture file and that file's suffix."""
+    """An in-between: its index, its picture file's bytes and suffix, and what the engine says of it."""
 
     index: int
     data: bytes
     suffix: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ def by_daemon(
     try:
         for received in client.events(job_id):
             match received.message:
-                case FrameMade(index=index, suffix=suffix):
-                    yield FinishedDrawing(index, received.blobs[0], suffix)
+                case FrameMade(index=index, suffix=suffix, note=note):
+                    yield FinishedDrawing(index, received.blobs[0], suffix, note)
                 case Progressed(phase=phase, step=step, steps=steps, eta_s=eta_s):
                     yield Step(phase, step, steps, eta_s)
                 case JobChanged(state=state) as changed:
@@ -181,7 +182,8 @@ def in_process(
     keyframes = open_keyframes(morph.request, morph.blobs, max_megapixels=max_megapixels)
     for made in render(morph.request, keyframes, open_engine(morph.request.engine, fits=fits)):
         if isinstance(made, Frame):
-            yield FinishedDrawing(made.index, *encode(made.picture, morph.request.file_format))
+            data, suffix = encode(made.picture, morph.request.file_format)
+            yield FinishedDrawing(made.index, data, suffix, made.note)
         else:
             yield Step(made.progress.phase, made.progress.step, made.progress.steps, made.eta_s)
 
@@ -196,6 +198,7 @@ class FrameFolder:
         self.folder = folder
         self._morph = morph
         self.written: dict[int, Path] = {}
+        self.notes: dict[str, None] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _check_empty(folder, overwrite)
@@ -203,7 +206,9 @@ class FrameFolder:
             raise OutputUnwritable(name=folder, detail=error.strerror or str(error)) from error
 
     def add(self, drawing: FinishedDrawing) -> None:
-        """Writes a drawing for every timeline frame that shows it."""
+        """Writes a drawing for every timeline frame that shows it, and keeps its note for the report."""
+        if drawing.note:
+            self.notes[drawing.note] = None
         self._write(Cel(drawing=drawing.index), drawing.data, drawing.suffix)
 
     def add_keyframes(self, suffix: str) -> None:

@@ -31,7 +31,7 @@ def result_of(
         fps=fps,
         seconds=seconds,
         settings=tuple(settings),
-        notes=(reason,) if morph.request.engine == "auto" else (),
+        notes=(*((reason,) if morph.request.engine == "auto" else ()), *folder.notes),
     )
 
 

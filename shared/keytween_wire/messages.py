@@ -341,7 +341,10 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class FrameMade:
-    """Drawing `index` is finished; the blob, unless the client had it, is the picture file's bytes."""
+    """Drawing `index` is finished; the blob, unless the client had it, is the picture file's bytes.
+
+    `note` is a sentence of the engine for the report, mostly none.
+    """
 
     job_id: str
     number: int
@@ -351,6 +354,7 @@ class FrameMade:
     digest: str
     suffix: str
     size: int
+    note: str = ""
 
 
 Request = Hello | Submit | Watch | Unwatch | Cancel | ListJobs | Clear | Ping | Stop

@@ -128,6 +128,14 @@ def test_a_frame_names_its_segment_and_position(store: JobStore) -> None:
     assert (made.segment, made.position) == (1, 0.75)
 
 
+def test_a_frames_note_is_told_with_it(store: JobStore) -> None:
+    job_id = submit(store)
+    store.add_frame(job_id, frame(0), note="Paced by eye.")
+    store.add_frame(job_id, frame(1))
+    notes = [e.note for e in store.events(job_id, 0, most=9) if isinstance(e, FrameMade)]
+    assert notes == ["Paced by eye.", ""]
+
+
 def test_a_frame_is_told_once(store: JobStore) -> None:
     job_id = submit(store)
     assert store.add_frame(job_id, frame(0)) is not None

@@ -17,6 +17,7 @@ pytest.importorskip("diffusers")
 
 from PIL import Image
 
+from keytween import cli
 from keytween.config import Config
 from keytween.images import read
 from keytween.jobs.folder import JobFolder
@@ -65,6 +66,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_made_twice(
             message = received.message
             if isinstance(message, FrameMade):
                 frames[message.index] = read(received.blobs[0]).pixels
+                assert message.note.startswith("The pace was evened out, measured by ")
                 if not killed:
                     for child in psutil.Process(daemon.process.pid).children():
                         child.kill()
@@ -79,6 +81,29 @@ def test_a_killed_worker_is_replaced_and_nothing_is_made_twice(
     assert (True, STUDY) not in phases
     journal = JobFolder(config.state / "jobs", job_id).journal.read_text().splitlines()
     assert max(Counter(line.split()[0] for line in journal).values()) == 1
+
+
+def test_the_report_says_what_the_pace_was_measured_by(
+    config: Config, tiny_sd: Path, asked: Asked, tmp_path: Path
+) -> None:
+    """On the command line, from two pictures to the page."""
+    quick = [
+        "--checkpoint",
+        str(tiny_sd),
+        "--steps",
+        "3",
+        "--lora-steps",
+        "2",
+        "-n",
+        "1",
+        "--engine",
+        "diffmorpher",
+    ]
+    keys = [str(tmp_path / "0.png"), str(tmp_path / "1.png")]
+    assert cli.main(["morph", *keys, *quick, "-o", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert "The pace was evened out, measured by " in page
+    assert (tmp_path / "out" / "0001.png").read_bytes() == asked[1][0]
 
 
 def test_a_cancel_is_felt_within_a_step(start_daemon: Callable[..., DaemonProcess], asked: Asked) -> None:

@@ -188,6 +188,16 @@ def test_rescheduled_positions_are_monotone_with_ends_fixed() -> None:
     assert 0.25 < curve.alpha_at(0.5) < 0.5
 
 
+def test_a_frame_says_what_its_pace_was_measured_by(
+    engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture]
+) -> None:
+    for how, note in (("probe", "The pace was evened out, measured by "), ("off", "")):
+        made = engine.morph(request(tiny_sd, (0.5,), reschedule=how), pictures)
+        (said,) = [m.note for m in made if isinstance(m, Frame)]
+        assert said.startswith(note)
+        assert bool(said) == bool(note)
+
+
 def test_pictures_that_are_all_the_same_need_no_pacing() -> None:
     assert PacingCurve.from_distances([0, 0.5, 1], [0.0, 0.0]).alpha_at(0.3) == 0.3
 

@@ -21,10 +21,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A finished drawing: `index` counts through all segments of the request in order."""
+    """A finished drawing: `index` counts through all segments of the request in order.
+
+    `note` is a sentence that the report should show, where the engine has something to say.
+    """
 
     index: int
     picture: Picture
+    note: str = ""
 
 
 class Engine(Protocol):

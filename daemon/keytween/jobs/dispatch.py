@@ -127,7 +127,8 @@ class Dispatch:
         job_id = said.job_id
         match said:
             case FrameReady():
-                self._store.add_frame(job_id, FrameFile(said.index, said.digest, said.suffix, said.size))
+                frame = FrameFile(said.index, said.digest, said.suffix, said.size)
+                self._store.add_frame(job_id, frame, note=said.note)
             case Found():
                 for index in self._store.frames(job_id).keys() - set(said.indices):
                     self._store.drop_frame(job_id, index)

@@ -80,6 +80,7 @@ class FrameReady:
     suffix: str
     size: int
     computed: bool
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

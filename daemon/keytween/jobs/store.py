@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from keytween.jobs.folder import FrameFile
@@ -160,7 +161,7 @@ class JobStore:
             db.execute("UPDATE jobs SET attempts = attempts + 1 WHERE job_id = ?", (job_id,))
             return self._existing(job_id)["attempts"]
 
-    def add_frame(self, job_id: str, frame: FrameFile) -> FrameMade | None:
+    def add_frame(self, job_id: str, frame: FrameFile, *, note: str = "") -> FrameMade | None:
         """Notes a finished frame; None when it was known. A new frame forgives earlier attempts."""
         with self._transaction() as db:
             row = self._existing(job_id)
@@ -172,7 +173,7 @@ class JobStore:
                 return None
             db.execute("UPDATE jobs SET attempts = 0 WHERE job_id = ?", (job_id,))
             request = unpack_dataclass(MorphRequest, row["request"])
-            event = _frame_made(job_id, self._next_number(job_id), frame, request)
+            event = replace(_frame_made(job_id, self._next_number(job_id), frame, request), note=note)
             self._append(event, "frame-made")
         return event
 

@@ -101,7 +101,7 @@ def _compute_rest(
         if isinstance(made, Frame):
             data, suffix = encode(made.picture, request.file_format)
             frame = folder.store(made.index, data, suffix)
-            tell(_ready(folder, frame, computed=True))
+            tell(_ready(folder, frame, computed=True, note=made.note))
         elif time.monotonic() - last_report >= REPORT_EVERY_S:
             last_report = time.monotonic()
             step = made.progress
@@ -119,8 +119,8 @@ def _keyframe_bytes(folder: JobFolder, request: MorphRequest) -> list[bytes]:
     return found
 
 
-def _ready(folder: JobFolder, frame: FrameFile, *, computed: bool) -> FrameReady:
-    return FrameReady(folder.job_id, frame.index, frame.digest, frame.suffix, frame.size, computed)
+def _ready(folder: JobFolder, frame: FrameFile, *, computed: bool, note: str = "") -> FrameReady:
+    return FrameReady(folder.job_id, frame.index, frame.digest, frame.suffix, frame.size, computed, note)
 
 
 @contextmanager

@@ -333,7 +333,7 @@ class _Run:
                     template = (
                         self._pictures[segment + 1] if self._pictures[segment + 1].has_matte else template
                     )
-                yield Frame(index, compose(template, colour, alpha))
+                yield Frame(index, compose(template, colour, alpha), _paced(curve))
             wanted = wanted[count:]
 
     def _images(
@@ -467,6 +467,10 @@ def _set_blend(model: Checkpoint, fits: tuple[Fit, Fit], alpha: Tensor, settings
     blend.loras = lora.stack([fit.factors for fit in fits], device=model.device, dtype=model.dtype)
     blend.weights = torch.stack([1 - share, share], dim=1)
     blend.alphas = alpha
+
+
+def _paced(curve: PacingCurve) -> str:
+    return "" if curve is LINEAR else f"The pace was evened out, measured by {curve.distance}."
 
 
 def _with_progress(steps: Generator[Any, None, T], phase: str, total: int) -> Generator[Step, None, T]:

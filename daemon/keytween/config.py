@@ -22,7 +22,8 @@ class Config:
 
     `state` is the folder of jobs and log, `connection` the connection file, `max_megapixels` the pixel
     budget of one picture, `max_attempts` how often a job may lose its worker without a new frame,
-    `idle_s` after how many seconds without work the worker exits and frees its memory.
+    `idle_s` after how many seconds without work the worker exits and frees its memory, `hang_s` after how
+    many seconds without a word in the middle of a job it is given up and replaced.
     """
 
     state: Path
@@ -30,6 +31,7 @@ class Config:
     max_megapixels: float = 100.0
     max_attempts: int = 3
     idle_s: float = 300.0
+    hang_s: float = 900.0
     queued_jobs: int = 10_000
 
     @property

@@ -120,6 +120,7 @@ class Server:
             changed=self._pending.add,
             max_attempts=self._config.max_attempts,
             idle_s=self._config.idle_s,
+            hang_s=self._config.hang_s,
             max_megapixels=self._config.max_megapixels,
             log_file=self._config.log,
         )

@@ -172,6 +172,26 @@ def test_a_job_that_kills_its_worker_every_time_fails_by_name(
         assert [r.message for r in client.events(following)][-1].state is JobState.DONE
 
 
+def test_a_worker_that_hangs_is_replaced_and_the_job_goes_on(
+    config: Config, start_daemon: Callable[..., DaemonProcess], tmp_path: Path
+) -> None:
+    files = [draw_disc(tmp_path / f"k{i}.png", centre=(300, 300), size=(1280, 720)) for i in range(2)]
+    daemon = start_daemon(replace(config, hang_s=3.0))
+    with Client(daemon.connection) as client:
+        client.hello()
+        job_id, request, blobs = request_for(files, in_betweens=60)
+        client.submit(job_id, request, blobs)
+        hung: list[int] = []
+        for received in client.events(job_id):
+            if isinstance(received.message, FrameMade) and not hung:
+                (worker,) = psutil.Process(daemon.process.pid).children()
+                worker.suspend()
+                hung.append(worker.pid)
+        assert received.message.state is JobState.DONE
+        assert not psutil.pid_exists(hung[0])
+    _nothing_was_computed_twice(config, [job_id])
+
+
 def test_a_dead_daemon_is_noticed_by_the_client_that_waits(
     start_daemon: Callable[..., DaemonProcess], tmp_path: Path
 ) -> None:

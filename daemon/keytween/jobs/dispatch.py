@@ -36,6 +36,7 @@ class _Child:
     job_id: str = ""
     abandoned_at: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
 
 
 class Dispatch:
@@ -54,13 +55,14 @@ class Dispatch:
         changed: Callable[[str], None],
         max_attempts: int = 3,
         idle_s: float = 300.0,
+        hang_s: float = 900.0,
         max_megapixels: float = 100.0,
         log_file: Path | None = None,
     ) -> None:
         self._store, self._jobs, self._keys = store, jobs, keys
         self._send, self._changed = send, changed
         self._max_attempts, self._idle_s, self._max_megapixels = max_attempts, idle_s, max_megapixels
-        self._log_file = log_file
+        self._hang_s, self._log_file = hang_s, log_file
         self._child: _Child | None = None
         self._not_before = 0.0
         self._failed_starts = 0
@@ -112,6 +114,7 @@ class Dispatch:
                 self._failed_starts = 0
                 self._hand_out(time.monotonic())
         elif identity == child.identity:
+            child.heard = time.monotonic()
             self._hear_of_job(child, said)
 
     def _hear_of_job(self, child: _Child, said: Said) -> None:
@@ -162,7 +165,7 @@ class Dispatch:
             if now >= self._not_before:
                 self._child = self._start()
             return
-        child.job_id = job_id
+        child.job_id, child.heard = job_id, now
         self._store.move(job_id, JobState.RUNNING)
         self._changed(job_id)
         folder = JobFolder(self._jobs, job_id)
@@ -192,6 +195,8 @@ class Dispatch:
         if child.abandoned_at and now - child.abandoned_at > CANCEL_GRACE_S:
             log.warning("the worker did not leave a cancelled job within %s s", CANCEL_GRACE_S)
             self._lost(child, "it did not react to cancel")
+        elif child.job_id and now - child.heard > self._hang_s:
+            self._lost(child, f"it said nothing for {self._hang_s:.0f} s")
         elif not child.identity and now - child.started > START_GRACE_S:
             self._lost(child, "it did not start")
         elif not child.job_id and child.identity and now - child.idle_since > self._idle_s:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -19,9 +20,6 @@ from keytween.engines.diffmorpher.fits import Fit  # noqa: E402
 from keytween.engines.diffmorpher.inversion import invert  # noqa: E402
 from keytween.engines.diffmorpher.pipeline import denoise  # noqa: E402
 from keytween_wire.messages import Diffusion  # noqa: E402
-
-if TYPE_CHECKING:
-    import numpy as np
 
 ALPHAS = [0.2, 0.5, 0.85]
 STEPS, LORA = 5, {"steps": 6, "lr": 1e-2, "rank": 4}
@@ -185,6 +183,20 @@ def test_frames_that_are_not_square_equal_the_oracles(make: Make) -> None:
 def test_everything_from_the_drawings_on_equals_the_oracles(make: Make, kind: str) -> None:
     pair = make(kind)
     _compare(pair, Diffusion(), Switches(), pair.ends())
+
+
+def test_four_keyframes_fitted_together_equal_the_oracles_pairs(make: Make) -> None:
+    plain = make()
+    turned = [np.ascontiguousarray(image[::-1]) for image in plain.images]
+    four = Pair(plain.model, plain.oracle, [*plain.images, *turned], prompts=("a cat", "a dog", "", "a bird"))
+    for ours, end in zip(four.factors, four.ends(), strict=True):
+        assert all(distance(down, end.lora[name][0]) < 1e-3 for name, (down, _) in ours.items())
+    ends = four.same_ends()
+    for segment in range(3):
+        theirs = four.oracle.frames(ALPHAS, ends[segment], ends[segment + 1], Switches(steps=STEPS))
+        rows = four.ours(Diffusion(), ALPHAS, first=segment)[1:-1]
+        for row, expected in zip(rows, theirs, strict=True):
+            assert distance(row[None], expected) < 1e-3
 
 
 def _compare(pair: Pair, settings: Diffusion, switches: Switches, ends: list[End] | None = None) -> None:

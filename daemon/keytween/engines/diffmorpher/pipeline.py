@@ -499,12 +499,7 @@ def _file_digest(file: str) -> str:
 
 
 def _moved(fit: Fit, device: torch.device) -> Fit:
-    return replace_fit(fit, fit.clean.to(device).float(), fit.noise.to(device).float())
-
-
-def replace_fit(fit: Fit, clean: Tensor, noise: Tensor) -> Fit:
-    """The same LoRA with its latents moved."""
-    return replace(fit, clean=clean, noise=noise)
+    return replace(fit, clean=fit.clean.to(device).float(), noise=fit.noise.to(device).float())
 
 
 def _check_finite(values: Tensor) -> None:

@@ -24,6 +24,7 @@ PRODUCT = (*SOURCES, "packaging", "scripts", "benchmarks")
 DAEMON = (
     "cli",
     "demo",
+    "bench",
     "doctor",
     "models",
     "showing",
@@ -38,6 +39,7 @@ DAEMON = (
     "render",
     "engines",
     "examples",
+    "toon",
     "images",
     "icc",
     "headers",
@@ -109,7 +111,7 @@ DOORS = {
             "shared/keytween_wire/client.py",
         )
     ),
-    "cv2": Door(("daemon/keytween/engines/flow/",)),
+    "cv2": Door(("daemon/keytween/engines/flow/", "daemon/keytween/toon/canvas.py")),
     "OpenImageIO": Door(("daemon/keytween/images.py",)),
     "sqlite3": Door(("daemon/keytween/jobs/store.py",)),
     "av": Door(("daemon/keytween/report.py",)),

@@ -75,12 +75,14 @@ DIFFMORPHER = (
     "reschedule",
     "schedule",
 )
+BENCH = ("scenes", "actors", "textures")
 """What is inside a room, from left to right again."""
 
 ORDERS = {
     "keytween": DAEMON,
     "keytween.jobs": JOBS,
     "keytween.engines.diffmorpher": DIFFMORPHER,
+    "keytween.bench": BENCH,
     "addon": ADDON,
     "keytween_wire": SHARED,
 }

@@ -37,6 +37,13 @@ class Place:
         scaled = np.asarray(points, np.float64) * (self.wide, self.tall)
         return scaled @ np.array([[cos, sin], [-sin, cos]]) + (self.x, self.y)
 
+    def back(self, points: Points) -> Points:
+        """Which local points lie at these (N, 2) on the sheet."""
+        angle = math.radians(self.turn)
+        cos, sin = math.cos(angle), math.sin(angle)
+        moved = np.asarray(points, np.float64) - (self.x, self.y)
+        return moved @ np.array([[cos, -sin], [sin, cos]]) / (self.wide, self.tall)
+
 
 class Canvas:
     """A sheet of (height, width) pixels; places are pixels from its top left corner, colours sRGB in 0..1.

@@ -55,7 +55,7 @@ class Canvas:
         self.width, self.height = width, height
         self._sheet = np.zeros((height * FINER, width * FINER, 4), np.uint8)
         if paper is not None:
-            self._sheet[:] = _opaque(paper)
+            self._sheet.view(np.uint32)[:] = np.array(_opaque(paper), np.uint8).view(np.uint32)
 
     def fill(self, points: Points, colour: Colour, *, line: float = 0.0, ink: Colour = INK) -> None:
         """A filled shape (N, 2), with an outline that is `line` pixels wide; 0 leaves it out."""
@@ -72,8 +72,9 @@ class Canvas:
 
     def picture(self) -> Array:
         """What was drawn: (height, width, 4) in 0..1, straight matte; clear pixels are black."""
-        shape = self.height, FINER, self.width, FINER, 4
-        packed = np.asarray(self._sheet.reshape(shape).mean((1, 3), dtype=np.float32)) / np.float32(255)
+        large = self._sheet.astype(np.float32)
+        small = cv2.resize(large, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        packed = np.asarray(small) / np.float32(255)
         matte = packed[..., 3:]
         np.divide(packed[..., :3], matte, out=packed[..., :3], where=matte > 0)
         return packed

@@ -118,7 +118,14 @@ DOORS = {
     "sqlite3": Door(("daemon/keytween/jobs/store.py",)),
     "av": Door(("daemon/keytween/report.py",)),
     "PIL": Door(("daemon/keytween/report.py", "packaging/draw_examples.py")),
-    "bpy": Door(("addon/", "packaging/record_blender_easing.py", "benchmarks/addon_tick.py")),
+    "bpy": Door(
+        (
+            "addon/",
+            "packaging/record_blender_easing.py",
+            "packaging/render_stage.py",
+            "benchmarks/addon_tick.py",
+        )
+    ),
     "torch": Door(("daemon/keytween/engines/diffmorpher/", "benchmarks/diffmorpher.py")),
     "diffusers": Door(("daemon/keytween/engines/diffmorpher/",)),
     "transformers": Door(("daemon/keytween/engines/diffmorpher/",), by_name=True),

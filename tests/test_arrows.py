@@ -23,6 +23,8 @@ PRODUCT = (*SOURCES, "packaging", "scripts", "benchmarks")
 
 DAEMON = (
     "cli",
+    "cli_bench",
+    "terminal",
     "demo",
     "bench",
     "doctor",
@@ -75,7 +77,19 @@ DIFFMORPHER = (
     "reschedule",
     "schedule",
 )
-BENCH = ("scenes", "actors", "textures")
+BENCH = (
+    "runs",
+    "page",
+    "tables",
+    "memory",
+    "trial",
+    "own",
+    "rivals",
+    "measures",
+    "scenes",
+    "actors",
+    "textures",
+)
 """What is inside a room, from left to right again."""
 
 ORDERS = {
@@ -113,7 +127,10 @@ DOORS = {
             "shared/keytween_wire/client.py",
         )
     ),
-    "cv2": Door(("daemon/keytween/engines/flow/", "daemon/keytween/toon/canvas.py")),
+    "cv2": Door(
+        ("daemon/keytween/engines/flow/", "daemon/keytween/toon/canvas.py", "daemon/keytween/bench/rivals.py")
+    ),
+    "skimage": Door(("daemon/keytween/bench/rivals.py",)),
     "OpenImageIO": Door(("daemon/keytween/images.py",)),
     "sqlite3": Door(("daemon/keytween/jobs/store.py",)),
     "av": Door(("daemon/keytween/report.py",)),

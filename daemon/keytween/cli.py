@@ -6,7 +6,6 @@ It is longer than other files because every command is here, each in a few lines
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keytween import cli_bench
+from keytween.terminal import command, print_json, progress, say
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.errors import (
     Cancelled,
@@ -62,19 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(options: argparse.Namespace, error: KeytweenError, code: int) -> int:
     if getattr(options, "json", False):
-        _print_json({"error": {"code": error.code, "message": error.message, "next_step": error.advice}})
+        print_json({"error": {"code": error.code, "message": error.message, "next_step": error.advice}})
     else:
         sys.stderr.write(f"keytween: {error.message}\n  {error.advice}\n  [{error.code}]\n")
     return code
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
-
-
-def _say(options: argparse.Namespace, text: str) -> None:
-    if not options.json:
-        sys.stdout.write(text + "\n")
 
 
 # ---- arguments
@@ -92,24 +84,18 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_jobs(commands)
     _add_models(commands)
+    cli_bench.add(commands)
     _add_simple(commands, "stop", "ask the daemon to exit; running jobs go on at its next start", _stop)
     _add_simple(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
     return parser
 
 
-def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> Any:
-    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    command.set_defaults(run=run)
-    command.add_argument("--json", action="store_true", help="print one JSON value, for scripts")
-    return command
-
-
 def _add_simple(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> None:
-    _command(commands, name, text, run)
+    command(commands, name, text, run)
 
 
 def _add_demo(commands: Any) -> None:
-    demo = _command(commands, "demo", "tween the bundled examples and show the result", _demo)
+    demo = command(commands, "demo", "tween the bundled examples and show the result", _demo)
     demo.add_argument(
         "-o", "--output", type=Path, default=Path("keytween-demo"), help="folder for the results"
     )
@@ -117,7 +103,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_morph(commands: Any) -> None:
-    morph = _command(commands, "morph", "make the in-betweens of two or more pictures", _morph)
+    morph = command(commands, "morph", "make the in-betweens of two or more pictures", _morph)
     add = morph.add_argument
     add("images", nargs="+", metavar="IMAGE", help="keyframes in order, or a pattern such as walk.####.png")
     add("-o", "--output", type=Path, required=True, help="folder for the numbered frames")
@@ -199,7 +185,7 @@ def _diffusion(options: argparse.Namespace, config: Config) -> Diffusion:
 
 
 def _add_serve(commands: Any) -> None:
-    serve = _command(commands, "serve", "run the daemon", _serve)
+    serve = command(commands, "serve", "run the daemon", _serve)
     serve.add_argument(
         "--parent", type=int, default=0, help="exit when this process is gone and no job is left"
     )
@@ -211,11 +197,11 @@ def _add_jobs(commands: Any) -> None:
         "jobs", help="list, cancel or clear jobs", description="List, cancel or clear jobs."
     )
     actions = jobs.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _command(actions, "list", "list the daemon's jobs, newest first", _jobs_list)
-    cancel = _command(actions, "cancel", "cancel jobs that wait or run", _jobs_cancel)
+    command(actions, "list", "list the daemon's jobs, newest first", _jobs_list)
+    cancel = command(actions, "cancel", "cancel jobs that wait or run", _jobs_cancel)
     cancel.add_argument("jobs", nargs="*", metavar="JOB", help="job ids, or their first digits")
     cancel.add_argument("--all", action="store_true", help="cancel every job")
-    clear = _command(actions, "clear", "forget ended jobs and their files", _jobs_clear)
+    clear = command(actions, "clear", "forget ended jobs and their files", _jobs_clear)
     clear.add_argument(
         "jobs", nargs="*", metavar="JOB", help="job ids, or their first digits (default: all ended)"
     )
@@ -225,20 +211,18 @@ def _add_models(commands: Any) -> None:
     text = "list, add, pull, verify or remove checkpoints"
     models = commands.add_parser("models", help=text, description=text[0].upper() + text[1:] + ".")
     actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _command(actions, "list", "list the checkpoints that have a name", _models_list)
-    add = _command(actions, "add", "give a checkpoint's folder a name", _models_add)
+    command(actions, "list", "list the checkpoints that have a name", _models_list)
+    add = command(actions, "add", "give a checkpoint's folder a name", _models_add)
     add.add_argument("path", metavar="PATH", type=Path, help="the folder; it stays where it is")
     add.add_argument("--name", help="its name (default: the folder's)")
-    pull = _command(actions, "pull", "fetch a known checkpoint", _models_pull)
+    pull = command(actions, "pull", "fetch a known checkpoint", _models_pull)
     pull.add_argument("name", metavar="NAME", help="sd15, sd21 or sdxl")
     pull.add_argument(
         "--revision", help="a commit or tag of the repository (default: the newest, then pinned)"
     )
-    verify = _command(actions, "verify", "read checkpoints again and compare their digests", _models_verify)
+    verify = command(actions, "verify", "read checkpoints again and compare their digests", _models_verify)
     verify.add_argument("name", metavar="NAME", nargs="?", help="which one (default: all)")
-    remove = _command(
-        actions, "remove", "forget a checkpoint; one that was pulled is deleted", _models_remove
-    )
+    remove = command(actions, "remove", "forget a checkpoint; one that was pulled is deleted", _models_remove)
     remove.add_argument("name", metavar="NAME", help="which one")
 
 
@@ -286,11 +270,11 @@ def _morph(options: argparse.Namespace) -> int:
 
 def _finish_morph(options: argparse.Namespace, result: dict[str, Any]) -> None:
     if options.json:
-        _print_json(result)
+        print_json(result)
         return
-    _say(options, f"{result['frames']} frames in {result['folder']} ({result['seconds']:.1f} s)")
+    say(options, f"{result['frames']} frames in {result['folder']} ({result['seconds']:.1f} s)")
     if "report" in result:
-        _say(options, f"Report: {result['report']}")
+        say(options, f"Report: {result['report']}")
 
 
 @contextmanager
@@ -334,7 +318,7 @@ def _find_daemon(config: Config) -> Client | None:
 def _write_all(options: argparse.Namespace, drawings: Iterator[Any], folder: Any, prepared: Morph) -> None:
     from keytween.morph import Step
 
-    with _progress(options, prepared.request.total) as advance:
+    with progress(options, prepared.request.total) as advance:
         for made in drawings:
             if isinstance(made, Step):
                 advance(made, 0)
@@ -344,44 +328,16 @@ def _write_all(options: argparse.Namespace, drawings: Iterator[Any], folder: Any
     folder.add_keyframes(folder.suffix())
 
 
-@contextmanager
-def _progress(options: argparse.Namespace, total: int) -> Iterator[Callable[[Any, int], None]]:
-    """A bar with the phase and the daemon's own estimate; nothing with --json."""
-    if options.json:
-        yield lambda step, frames: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[eta]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=total, eta="")
-
-        def advance(step: Any, frames: int) -> None:
-            if step is None:
-                bar.advance(task, frames)
-            else:
-                eta = f"about {step.eta_s:.0f} s left" if step.eta_s >= 0 else ""
-                bar.update(task, description=step.phase, eta=eta)
-
-        yield advance
-
-
 def _demo(options: argparse.Namespace) -> int:
     from keytween.demo import run_demo, total_drawings
 
-    with _progress(options, total_drawings()) as advance:
+    with progress(options, total_drawings()) as advance:
         shown = run_demo(options.output, engine=options.engine, advance=advance)
     if options.json:
-        _print_json(shown.as_json())
+        print_json(shown.as_json())
     else:
         for line in shown.lines():
-            _say(options, line)
+            say(options, line)
     return 0
 
 
@@ -402,9 +358,9 @@ def _serve(options: argparse.Namespace) -> int:
 
     def announce(connection: Any) -> None:
         if options.json:
-            _print_json({"endpoint": connection.endpoint, "pid": connection.pid, "log": config.log})
+            print_json({"endpoint": connection.endpoint, "pid": connection.pid, "log": config.log})
         else:
-            _say(options, f"Keytween's daemon is ready at {connection.endpoint} (process {connection.pid}).")
+            say(options, f"Keytween's daemon is ready at {connection.endpoint} (process {connection.pid}).")
         sys.stdout.flush()
 
     serve(config, parent=options.parent, announce=announce)
@@ -436,7 +392,7 @@ def _stop(options: argparse.Namespace) -> int:
 
     with _daemon() as client:
         client.ask(Stop())
-    _say(options, "The daemon is stopping; running jobs go on at its next start.")
+    say(options, "The daemon is stopping; running jobs go on at its next start.")
     return 0
 
 
@@ -447,9 +403,9 @@ def _jobs_list(options: argparse.Namespace) -> int:
     with _daemon() as client:
         jobs = client.jobs()
     if options.json:
-        _print_json([_job_json(job) for job in jobs])
+        print_json([_job_json(job) for job in jobs])
     elif not jobs:
-        _say(options, "No jobs.")
+        say(options, "No jobs.")
     else:
         _print_jobs(jobs)
     return 0
@@ -501,8 +457,8 @@ def _jobs_clear(options: argparse.Namespace) -> int:
 
 def _report_count(options: argparse.Namespace, verb: str, count: int) -> int:
     if options.json:
-        _print_json({verb: count})
-    _say(options, f"{count} job{'' if count == 1 else 's'} {verb}.")
+        print_json({verb: count})
+    say(options, f"{count} job{'' if count == 1 else 's'} {verb}.")
     return 0
 
 
@@ -527,7 +483,7 @@ def _models_list(options: argparse.Namespace) -> int:
     rows = [_model_json(model) for model in models.values()]
     rows += [{"name": n, "state": "not pulled", "source": r[0]} for n, r in KNOWN.items() if n not in models]
     if options.json:
-        _print_json(rows)
+        print_json(rows)
     else:
         _print_models(rows)
     return 0
@@ -588,11 +544,9 @@ def _models_verify(options: argparse.Namespace) -> int:
                 verify(model, advance=advance) if model.there else {str(model.folder): "gone"}
             )
     if options.json:
-        _print_json(faults)
+        print_json(faults)
     for name, found in faults.items():
-        _say(
-            options, f"{name}: {'; '.join(f'{f} is {s}' for f, s in found.items()) or 'every file is whole'}"
-        )
+        say(options, f"{name}: {'; '.join(f'{f} is {s}' for f, s in found.items()) or 'every file is whole'}")
     return EXIT_UNEXPECTED if any(faults.values()) else 0
 
 
@@ -607,8 +561,8 @@ def _models_remove(options: argparse.Namespace) -> int:
 
 def _report_model(options: argparse.Namespace, model: Model, text: str) -> int:
     if options.json:
-        _print_json(_model_json(model))
-    _say(options, text)
+        print_json(_model_json(model))
+    say(options, text)
     return 0
 
 
@@ -645,9 +599,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = examine(load())
     if options.json:
-        _print_json([finding.as_json() for finding in findings])
+        print_json([finding.as_json() for finding in findings])
     for finding in findings:
-        _say(options, str(finding))
+        say(options, str(finding))
     return 0 if all(finding.good for finding in findings) else EXIT_UNEXPECTED
 
 

@@ -5,6 +5,7 @@ Pillow (captions, thumbnails) and PyAV (film) live here and nowhere else; `repor
 
 from __future__ import annotations
 
+import io
 import math
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -35,9 +36,11 @@ __all__ = [
     "Pacing",
     "Result",
     "contact_sheet",
+    "display",
     "evenness",
     "preview_mp4",
     "rms_difference",
+    "strip",
     "write_report",
 ]
 
@@ -47,6 +50,7 @@ BOARD = (0.64, 0.72)
 """The checkerboard behind a matte, in display values."""
 SQUARE = 10
 GAP, FRAME, CAPTION_SIZE, LINE = 14, 4, 16, 21
+STRIP_GAP = 4
 """The sheet's measures in pixels; captions are readable on the page, which shows it at about 3/4."""
 FILM_EDGE = 1920
 """A preview's longest edge: every browser and every phone decodes it."""
@@ -90,7 +94,7 @@ def evenness(sources: Iterable[Source], *, distance: Distance = RMS) -> Pacing:
 
 def _weighed(picture: Picture) -> NDArray[np.float32]:
     """Display values (H, W, 4) with the colours multiplied by the matte."""
-    values = _display(picture)
+    values = display(picture)
     return np.concatenate([values[..., :3] * values[..., 3:], values[..., 3:]], axis=-1)
 
 
@@ -130,6 +134,26 @@ def contact_sheet(
         sheet.paste(thumbnail, (left, top))
         _write_caption(draw, caption, layout.caption_place(index), font=font, width=layout.cell[0])
     return Picture(np.array(sheet), Colour.SRGB, "given")
+
+
+def strip(sources: Sequence[Source | None], *, cell: int = 180, quality: int = 80) -> bytes:
+    """A row of pictures as JPEG, each scaled down to `cell` pixels; None leaves its place empty.
+
+    A matte shows a checkerboard. Raises BadSetting when there are no pictures.
+    """
+    from PIL import Image
+
+    shown = [source and _thumbnail(_load(source), cell) for source in sources]
+    size = next((image.size for image in shown if image), None)
+    if size is None:
+        raise BadSetting(name="strip", value=len(sources), detail="it needs a picture")
+    row = Image.new("RGB", (len(shown) * (size[0] + STRIP_GAP) - STRIP_GAP, size[1]), GROUND)
+    for number, image in enumerate(shown):
+        if image:
+            row.paste(image, (number * (size[0] + STRIP_GAP), 0))
+    with io.BytesIO() as file:
+        row.save(file, "JPEG", quality=quality, optimize=True)
+        return file.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +219,7 @@ def _thumbnail(picture: Picture, cell: int) -> Image.Image:
     """The picture within `cell` x `cell`, over a checkerboard whose squares keep their size."""
     from PIL import Image
 
-    values = np.rint(_display(picture) * 255).astype(np.uint8)
+    values = np.rint(display(picture) * 255).astype(np.uint8)
     image = Image.fromarray(values if picture.has_matte else np.ascontiguousarray(values[..., :3]))
     scale = min(1.0, cell / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -270,7 +294,7 @@ def _video_frame(still: Bytes, index: int) -> VideoFrame:
 
 def _film_still(picture: Picture) -> Bytes:
     """What the film shows of a picture: sRGB (H, W, 3), both even, over a checkerboard."""
-    still = _over_board(_display(picture))
+    still = _over_board(display(picture))
     if max(still.shape) > FILM_EDGE:
         still = np.asarray(_thumbnail(picture, FILM_EDGE))
     return np.pad(still, ((0, still.shape[0] % 2), (0, still.shape[1] % 2), (0, 0)), mode="edge")
@@ -322,7 +346,7 @@ def _check_same_size(first: Picture, second: Picture) -> None:
         raise PictureSizesDiffer(first="the first frame", first_size=sizes[0], name="another", size=sizes[1])
 
 
-def _display(picture: Picture) -> NDArray[np.float32]:
+def display(picture: Picture) -> NDArray[np.float32]:
     """Display values, sRGB, 0..1 (H, W, 4), straight; without a matte channel 3 is 1. NaN is black."""
     values = images.as_float(picture)
     if picture.colour is Colour.SCENE_LINEAR:

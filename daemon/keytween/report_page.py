@@ -100,7 +100,12 @@ def page(sections: Sequence[Section], folder: Path) -> str:
     if len(sections) > 1:
         body.append(_comparison(sections))
     body += [_section(number, s, folder, alone=len(sections) == 1) for number, s in enumerate(sections, 1)]
-    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body))
+    return document(title, "\n".join(body))
+
+
+def document(title: str, body: str, *, style: str = "") -> str:
+    """A whole page around a body that is HTML already; `style` is added to the house's own."""
+    return _PAGE.format(title=escape(title), style=_STYLE + style, body=body)
 
 
 def _section(number: int, section: Section, folder: Path, *, alone: bool) -> str:

@@ -79,7 +79,7 @@ def _layer(size: int, actor: Actor, place: Place | None = None, *, filled: bool 
 def _over(top: Array, bottom: Array) -> Array:
     """A layer with a matte (H, W, 4) on an opaque one (H, W, 3)."""
     matte = top[..., 3:]
-    return top[..., :3] * matte + bottom * (1 - matte)
+    return np.asarray(top[..., :3] * matte + bottom * (1 - matte), np.float32)
 
 
 def _grained(layer: Array, place: Place, seed: int) -> Array:

@@ -31,7 +31,7 @@ def noise(size: int, place: Place, seed: int, *, coarse: float = 2.0, fine: floa
     return colours.reshape(size, size, 3).astype(np.float32)
 
 
-def _waves(points: Points, random: np.random.Generator, count: int, coarse: float, fine: float) -> Array:
+def _waves(points: Array, random: np.random.Generator, count: int, coarse: float, fine: float) -> Array:
     """A sum of plane waves at the points (N, 2); its standard deviation is 1."""
     periods = np.geomspace(coarse, fine, count)
     angles = random.uniform(0, 2 * np.pi, count)

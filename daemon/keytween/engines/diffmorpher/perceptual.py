@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
@@ -25,8 +27,12 @@ class Distance:
 
 def pick(encode: Callable[[Tensor], tuple[Tensor, Tensor]], device: torch.device) -> Distance:
     """LPIPS (AlexNet, on -1..1) when AlexNet's weights are on this machine, else latents; never downloads."""
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
-    return lpips_distance(device) if weights.is_file() else latent_distance(encode)
+    return lpips_distance(device) if _weights().is_file() else latent_distance(encode)
+
+
+def _weights() -> Path:
+    """Where torchvision keeps AlexNet's weights once they are there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
 
 
 def lpips_distance(device: torch.device) -> Distance:
@@ -59,3 +65,20 @@ def _small(images: Tensor) -> Tensor:
     if scale >= 1:
         return images
     return torch.nn.functional.interpolate(images, scale_factor=scale, mode="area")
+
+
+def of_pictures() -> Callable[[NDArray[np.float32], NDArray[np.float32]], float] | None:
+    """LPIPS of two pictures (H, W, 3) in 0..1; None when AlexNet's weights are not on this machine."""
+    if not _weights().is_file():
+        return None
+    distance = lpips_distance(torch.device("cpu"))
+
+    def between(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+        return distance.between(*(_tensor(picture) for picture in (first, second)))
+
+    return between
+
+
+def _tensor(picture: NDArray[np.float32]) -> Tensor:
+    """A picture (H, W, 3) in 0..1 as the network wants it: (1, 3, H, W) in -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None] * 2 - 1

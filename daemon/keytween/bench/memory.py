@@ -1,0 +1,62 @@
+"""How much memory an engine takes: measured in a process of its own, which this file is as well."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from keytween.bench.scenes import Scene
+from keytween.images import read, write
+
+SCENE = "shift-quarter"
+"""The scene whose keyframes are tweened."""
+
+
+def peak(engine: str, scene: Scene) -> float | None:
+    """The most memory in MB that a process takes for three in-betweens; None where it cannot be measured.
+
+    It holds Python, the libraries, the pictures and all that the engine needs.
+    """
+    with tempfile.TemporaryDirectory(prefix="keytween-") as folder:
+        files = [Path(folder) / "first.png", Path(folder) / "last.png"]
+        for position, file in enumerate(files):
+            write(scene.draw(position), file)
+        command = [sys.executable, "-m", "keytween.bench.memory", engine, *map(str, files)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(json.loads(done.stdout)) if done.returncode == 0 else None
+
+
+def main() -> None:
+    """Tweens two files with the engine named, and prints what this process took at most."""
+    from keytween.bench.rivals import open_contender
+    from keytween_wire.messages import KeyframeImage, MorphRequest
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("engine")
+    parser.add_argument("files", nargs=2, type=Path)
+    options = parser.parse_args()
+    ends = KeyframeImage("0", ".png"), KeyframeImage("1", ".png")
+    request = MorphRequest(ends, ((0.25, 0.5, 0.75),), engine=options.engine)
+    for _ in open_contender(options.engine).morph(request, [read(file) for file in options.files]):
+        pass
+    sys.stdout.write(json.dumps(_taken()))
+
+
+def _taken() -> float:
+    """The most memory that this process has held, in MB."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return float(getattr(psutil.Process().memory_info(), "peak_wset", 0)) / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -79,6 +79,7 @@ DIFFMORPHER = (
 )
 BENCH = (
     "runs",
+    "speed",
     "page",
     "tables",
     "memory",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keytween import cli, engines
-from keytween.bench import memory, own, rivals, runs, tables
+from keytween.bench import memory, own, rivals, runs, speed, tables
 from keytween.bench.measures import QUALITY
 from keytween.bench.scenes import scenes
 from keytween.bench.tables import Bench
@@ -140,7 +140,7 @@ def test_tables_have_means_the_best_and_the_gain_over_the_baseline() -> None:
         record("dissolve", "b-textured", 24, group="texture"),
         record("flow", "b-textured", 23, group="texture"),
     )
-    bench = Bench("b", QUALITY, records, memory={"dissolve": 100.0, "flow": None})
+    bench = Bench("b", QUALITY[:1], records, memory={"dissolve": 100.0, "flow": None})
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in tables.overall(bench).rows}
     assert rows == {"PSNR ½ ↑": ["22.0", "26.5"], "peak MB ↓": ["100", tables.NONE]}
     gains = tables.gains(bench)
@@ -238,6 +238,38 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     bench = Bench("b", QUALITY, (record("flow", "a", 30),))
     with pytest.raises(OutputUnwritable):
         runs.write(runs.Finished(bench, ()), tmp_path / "file")
+
+
+def test_ctrl_c_ends_the_bench_in_plain_words(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    def interrupted(*arguments: object, **settings: object) -> Generator[Step]:
+        try:
+            yield Step("turn-30: flow", 0, 3)
+            raise KeyboardInterrupt
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(runs, "run", interrupted)
+    code, _, err = run("-o", tmp_path / "out")
+    assert code == cli.EXIT_INTERRUPTED
+    assert "Traceback" not in err
+    assert closed
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_pace_of_an_engine_is_measured_from_files() -> None:
+    found = speed.pace("dis", speed.Case("small", "sprite-turn", 96, 64), count=3)
+    assert found.drawing > found.overall > 0
+    assert found.again > 0
+    assert speed.Case("small", "sprite-turn", 96, 64).load().draw(0).size == (96, 64)
+
+
+def test_rendered_scenes_are_among_the_benchs_own() -> None:
+    found = runs.chosen(["rendered-head"])[0]
+    assert (found.group, found.textured, len(found.known)) == ("rendered", True, 7)
 
 
 # ---- the user's own pictures

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from keytween.bench import tables
-from keytween.bench.measures import MEMORY, difference
+from keytween.bench.measures import MEMORY, Measure, difference
 from keytween.bench.tables import Bench, Table
 from keytween.bench.trial import BESIDE, Trial, Truth
 from keytween.report import strip
@@ -50,6 +50,7 @@ def page(bench: Bench, exhibits: Sequence[Exhibit]) -> str:
     notes = "".join(f"<p class=note>{escape(line)}</p>" for line in tables.troubles(bench))
     means = "".join(_table(table) for table in shown if table)
     body.append(f"<section>{notes}{means}{_legend(bench)}</section>")
+    body.append(f"<p>{_ROWS}</p>")
     body += [_scene(bench, scene, exhibits) for scene in bench.scenes]
     body.append(f"<section>{_table(tables.everything(bench), folded=True)}</section>")
     return document(bench.title, "\n".join(body) + _SCRIPT, style=_STYLE)
@@ -78,11 +79,18 @@ def _row(row: Sequence[tables.Cell]) -> str:
 def _legend(bench: Bench) -> str:
     measures = [*bench.measures, *([] if bench.memory is None else [MEMORY])]
     better = {True: "higher is better", False: "lower is better"}
+    texts = [f"{m.about}; {better[m.higher]}{_missing(bench, m)}" for m in measures]
     items = "".join(
-        f"<li><b>{escape(tables.arrowed(m))}</b>: {escape(m.about)}; {better[m.higher]}</li>"
-        for m in measures
+        f"<li><b>{escape(tables.arrowed(m))}</b>: {escape(text)}</li>"
+        for m, text in zip(measures, texts, strict=True)
     )
     return f"<details open><summary>What the figures mean</summary><ul>{items}</ul></details>"
+
+
+def _missing(bench: Bench, measure: Measure) -> str:
+    """A word on a measure of which there is no figure."""
+    known = measure is MEMORY or any(bench.figures(engine, measure) for engine in bench.engines)
+    return "" if known else "; not measured here"
 
 
 def _scene(bench: Bench, scene: str, exhibits: Sequence[Exhibit]) -> str:
@@ -100,6 +108,12 @@ def _figure(exhibit: Exhibit) -> str:
     image = f'<img loading=lazy alt="{scene}, {caption}" src="data:image/jpeg;base64,{data}">'
     return f"<figure><figcaption>{caption}</figcaption>{image}</figure>"
 
+
+_ROWS = (
+    "Of each scene: the keyframes and the truth at 1/4, 1/2 and 3/4 (or where it is known nearest); "
+    "below them what each engine draws there and just beside the keyframes. On the right is the difference "
+    "from the truth at the middle, three times as bright as it is."
+)
 
 _STYLE = """
 main { max-width: 78rem; }

@@ -78,7 +78,7 @@ class Bench:
 
 def overall(bench: Bench) -> Table:
     """Each engine's means over all scenes, a row for each measure."""
-    rows = [(Cell(arrowed(measure)), *_means(bench, measure)) for measure in _measured(bench)]
+    rows = [(Cell(arrowed(measure)), *_means(bench, measure)) for measure in bench.measures]
     if bench.memory is not None:
         peaks = [bench.memory.get(engine) for engine in bench.engines]
         rows.append((Cell(arrowed(MEMORY)), *_cells(peaks, MEMORY)))

@@ -136,7 +136,7 @@ def contact_sheet(
     return Picture(np.array(sheet), Colour.SRGB, "given")
 
 
-def strip(sources: Sequence[Source | None], *, cell: int = 180, quality: int = 80) -> bytes:
+def strip(sources: Sequence[Source | None], *, cell: int = 160, quality: int = 75) -> bytes:
     """A row of pictures as JPEG, each scaled down to `cell` pixels; None leaves its place empty.
 
     A matte shows a checkerboard. Raises BadSetting when there are no pictures.

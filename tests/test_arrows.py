@@ -118,6 +118,10 @@ class Door:
     by_name: bool = False
 
 
+NETWORKS = "packaging/toon_networks.py"
+TRAINING = (NETWORKS, "packaging/train_toon.py")
+"""What trains the checkpoint `toon`; it is no part of the program."""
+
 DOORS = {
     "zmq": Door(
         (
@@ -144,9 +148,9 @@ DOORS = {
             "benchmarks/addon_tick.py",
         )
     ),
-    "torch": Door(("daemon/keytween/engines/diffmorpher/", "benchmarks/diffmorpher.py")),
-    "diffusers": Door(("daemon/keytween/engines/diffmorpher/",)),
-    "transformers": Door(("daemon/keytween/engines/diffmorpher/",), by_name=True),
+    "torch": Door(("daemon/keytween/engines/diffmorpher/", "benchmarks/diffmorpher.py", *TRAINING)),
+    "diffusers": Door(("daemon/keytween/engines/diffmorpher/", NETWORKS)),
+    "transformers": Door(("daemon/keytween/engines/diffmorpher/", NETWORKS), by_name=True),
     "safetensors": Door(("daemon/keytween/engines/diffmorpher/",)),
     "huggingface_hub": Door(("daemon/keytween/models.py",)),
     "peft": Door(("daemon/keytween/engines/diffmorpher/",), future=True),

@@ -59,10 +59,14 @@ def rendered() -> tuple[Scene, ...]:
         if not folder.is_dir():
             return ()
         found = sorted(path for path in folder.iterdir() if path.is_dir())
-        return tuple(stills(f"rendered-{p.name}", "rendered", _pictures(p)) for p in found if _pictures(p))
+        return tuple(
+            stills(f"rendered-{p.name}", "rendered", _pictures(p), textured=False)
+            for p in found
+            if _pictures(p)
+        )
 
 
-def stills(name: str, group: str, paths: list[Path]) -> Scene:
+def stills(name: str, group: str, paths: list[Path], *, textured: bool = True) -> Scene:
     """A scene of pictures that are equally far apart; the first and the last are its keyframes.
 
     Raises PictureSizesDiffer.
@@ -73,7 +77,7 @@ def stills(name: str, group: str, paths: list[Path]) -> Scene:
     def draw(position: float) -> Picture:
         return _read(paths[round(position * last)])
 
-    return Scene(name, group, True, draw, tuple(n / last for n in range(1, last)))
+    return Scene(name, group, textured, draw, tuple(n / last for n in range(1, last)))
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -11,6 +11,8 @@ from keytween.bench.measures import MEMORY, Measure
 from keytween.bench.trial import Record
 
 NONE = "–"
+TWIN = "-textured"
+"""How the name of a scene's textured twin ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,14 @@ class Bench:
         return [figure for figure in found if figure is not None]
 
     def grouped(self) -> dict[str, list[str]]:
-        """The scenes by group, and the flat and the textured ones where there are both."""
+        """The scenes by group; and those that are there twice with the same motion, flat and textured."""
         groups: dict[str, list[str]] = {}
         for record in self.records:
             groups.setdefault(record.group, []).append(record.scene)
-        if len({record.textured for record in self.records}) == 2:
-            groups["flat"] = [record.scene for record in self.records if not record.textured]
-            groups["textured"] = [record.scene for record in self.records if record.textured]
+        twins = [scene for scene in self.scenes if f"{scene}{TWIN}" in self.scenes]
+        if twins:
+            groups["flat twins"] = twins
+            groups["textured twins"] = [f"{scene}{TWIN}" for scene in twins]
         return {name: list(dict.fromkeys(scenes)) for name, scenes in groups.items()}
 
 

@@ -14,6 +14,7 @@ from keytween.toon.characters import (
     LOOKS_RANGES,
     PATTERNS,
     POSE_RANGES,
+    STRANGE_KINDS,
     STYLES,
     Pose,
     Toon,
@@ -36,7 +37,8 @@ def flat(values: object) -> list[float]:
 def one_of_each() -> list[Toon]:
     """A toon of every kind in every style."""
     toon = casting.held_out_toon(0)
-    return [replace(toon, kind=kind, style=style) for kind in KINDS for style in STYLES.get(kind, PATTERNS)]
+    known = [replace(toon, kind=kind, style=style) for kind in KINDS for style in STYLES.get(kind, PATTERNS)]
+    return known + [replace(toon, kind=kind, style="plain") for kind in STRANGE_KINDS]
 
 
 def test_a_seed_gives_the_same_drawing_again() -> None:
@@ -102,6 +104,16 @@ def test_a_metamorphosis_pair_is_two_characters_in_front_of_one_backdrop() -> No
         assert (first.kind, first.style) != (second.kind, second.style)
         assert first.backdrop == second.backdrop
         assert first.looks.paper == second.looks.paper
+
+
+def test_a_stranger_pair_is_one_character_in_a_style_that_training_never_drew() -> None:
+    darkest = min(sum(casting.training_toon(number).looks.paper) for number in range(500))
+    for seed in SEEDS:
+        first, second = casting.stranger_pair(seed)
+        assert replace(first, pose=second.pose) == second
+        assert first.pose != second.pose
+        at_night = first.looks.line == 0 and sum(first.looks.paper) < darkest
+        assert at_night or (first.kind in STRANGE_KINDS and first.kind not in KINDS)
 
 
 def test_nothing_is_said_to_be_known_between_two_characters() -> None:

@@ -16,6 +16,7 @@ from keytween.toon.characters import (
     LOOKS_RANGES,
     PATTERNS,
     POSE_RANGES,
+    STRANGE_KINDS,
     STYLES,
     Looks,
     Pose,
@@ -31,6 +32,7 @@ COATS = ("e4572e", "f3a712", "4f9d69", "3b7dd8", "8e6bbf", "e86a92", "2ca6a4", "
 TRIMS = ("fff4e0", "3d5a80", "ffd166", "ef8a7a", "9fd8cb", "6a4c93", "f7c6d9", "5a7d4e")
 PAPERS = ("fdf6e3", "e8f1f8", "fbe7e1", "eef5e4", "f1e9f7", "d9ecf2")
 GROUNDS = ("c9dfb0", "ead7b0", "bcd9e8", "f2d4d0", "ffe9a8", "cfc7e6")
+NIGHTS = ("1d2440", "2b1f3a", "12343b", "3a2228")
 _SHARES = (0.3, 0.2, 0.16, *(0.34 / 7,) * 7)
 SPANS = {CHILD: (0.25, 0.33), ANIMAL: (0.25, 0.31), FIGURE: (0.24, 0.28)}
 """The scales of kinds that are not at home in the whole range."""
@@ -59,13 +61,7 @@ def animation_pair(seed: int) -> tuple[Toon, Toon]:
     """One character in two poses, moderately apart; `between` knows all that lies between."""
     rng = np.random.default_rng((HELD_OUT, 1, seed))
     first = sample(rng)
-    steps = {name: _MOVES * (high - low) for name, (low, high) in POSE_RANGES.items()}
-    moved = {
-        name: float(np.clip(getattr(first.pose, name) + step * rng.uniform(-1, 1), *POSE_RANGES[name]))
-        for name, step in steps.items()
-    }
-    moved["scale"] = float(np.clip(moved["scale"], *SPANS.get(first.kind, POSE_RANGES["scale"])))
-    return first, replace(first, pose=Pose(**moved))
+    return first, _moved(first, rng)
 
 
 def metamorphosis_pair(seed: int) -> tuple[Toon, Toon]:
@@ -78,6 +74,19 @@ def metamorphosis_pair(seed: int) -> tuple[Toon, Toon]:
         second.looks, paper=first.looks.paper, ground=first.looks.ground, horizon=first.looks.horizon
     )
     return first, replace(second, backdrop=first.backdrop, looks=looks)
+
+
+def stranger_pair(seed: int) -> tuple[Toon, Toon]:
+    """Two poses in a style that training never drew: other props, or known ones without outlines at night."""
+    rng = np.random.default_rng((HELD_OUT, 3, seed))
+    first = sample(rng)
+    if seed % 2:
+        kind = str(rng.choice(STRANGE_KINDS))
+        first = _spanned(replace(first, kind=kind, style="plain"))
+    else:
+        night = replace(first.looks, line=0.0, paper=_near(rng, NIGHTS), ground=_near(rng, NIGHTS))
+        first = replace(first, looks=night)
+    return first, _moved(first, rng)
 
 
 def caption(toon: Toon) -> str:
@@ -139,6 +148,17 @@ def _pose(rng: np.random.Generator) -> Pose:
         numbers[name] *= float(rng.random() > share)
     numbers["tilt"] *= float(rng.random())
     return Pose(**numbers)
+
+
+def _moved(toon: Toon, rng: np.random.Generator) -> Toon:
+    """The toon in another pose, moderately far away."""
+    steps = {name: _MOVES * (high - low) for name, (low, high) in POSE_RANGES.items()}
+    moved = {
+        name: float(np.clip(getattr(toon.pose, name) + step * rng.uniform(-1, 1), *POSE_RANGES[name]))
+        for name, step in steps.items()
+    }
+    moved["scale"] = float(np.clip(moved["scale"], *SPANS.get(toon.kind, POSE_RANGES["scale"])))
+    return replace(toon, pose=Pose(**moved))
 
 
 def _spanned(toon: Toon) -> Toon:

@@ -10,6 +10,9 @@ from keytween.toon.canvas import Colour
 CHILD, ANIMAL, FIGURE = "child", "animal", "figure"
 BALL, BOX, STAR, LEAF, FISH, CUP, HOUSE = "ball", "box", "star", "leaf", "fish", "cup", "house"
 KINDS = (CHILD, ANIMAL, FIGURE, BALL, BOX, STAR, LEAF, FISH, CUP, HOUSE)
+CAR, TREE, ROCKET = "car", "tree", "rocket"
+STRANGE_KINDS = (CAR, TREE, ROCKET)
+"""Kinds that no training set holds."""
 HAIR = ("short", "bob", "long", "buns", "spiky", "tail")
 EARS = ("cat", "bear", "rabbit")
 PATTERNS = ("plain", "striped", "spotted")

@@ -22,6 +22,7 @@ from keytween.toon.canvas import (
 from keytween.toon.characters import ANIMAL, CHILD, FIGURE, Looks, Pose, Toon
 from keytween.toon.pen import WHITE, Pen
 from keytween.toon.props import PROPS
+from keytween.toon.strangers import STRANGERS
 
 LINE = 0.019
 """How wide an outline is, in parts of the sheet, before `Looks.line`."""
@@ -34,7 +35,7 @@ def draw(toon: Toon, size: int, *, backdrop: bool = True) -> Array:
     if backdrop:
         _backdrop(canvas, toon)
     pen = Pen(canvas, _place(toon.pose, size), toon.looks.line * LINE * size)
-    parts = {CHILD: _child, ANIMAL: _animal, FIGURE: _figure} | PROPS
+    parts = {CHILD: _child, ANIMAL: _animal, FIGURE: _figure} | PROPS | STRANGERS
     parts[toon.kind](pen, toon)
     return canvas.picture()
 

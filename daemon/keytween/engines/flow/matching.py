@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from keytween.engines.flow import layers as layering
+from keytween.engines.flow import poses
+from keytween.engines.flow.bending import Bend, bend
 from keytween.engines.flow.coarse import (
     blurred,
     chief_colours,
@@ -18,6 +21,7 @@ from keytween.engines.flow.coarse import (
     membership,
     smoothed,
 )
+from keytween.engines.flow.layers import Layers
 
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
@@ -25,6 +29,8 @@ Pair = tuple[Array, Array]
 COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
 """The longest side at which all displacements are tried, and of the finished motion; less than the least
 is too small to hold a drawing."""
+FEATURE_SIDE, LABEL_SIDE, BEND_SIDE, SNAP = 384, 512, 64, 0.006
+"""The longest side at which the bend of motions is found."""
 SWAY = 0.004
 """What each pixel away from the surroundings' motion costs while searching."""
 AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
@@ -35,13 +41,16 @@ class Motion:
     """What was matched, in pixels of the match's own size (h, w), at most FINE_SIDE.
 
     `there` takes pixels of the first picture to the second, `back` the other way, (h, w, 2) each. The
-    trusts (h, w) say in 0..1 how well both pictures agree; `edges` (h, w) where each one's lines are.
+    trusts (h, w) say in 0..1 how well both pictures agree; `edges` (h, w) where each one's lines are;
+    `bends` how each one's motion leaves the straight line, in pixels of a smaller grid.
     """
 
     there: Array
     back: Array
     trust: Pair
     edges: Pair
+    layers: Layers
+    bends: tuple[Bend, Bend]
 
 
 def match(first: Array, second: Array) -> Motion | None:
@@ -49,12 +58,56 @@ def match(first: Array, second: Array) -> Motion | None:
     if min(first.shape[:2]) < LEAST_SIDE:
         return None
     flows = _coarse(reduced(first, COARSE_SIDE), reduced(second, COARSE_SIDE))
-    pair = first, second
+    pair = reduced(first, layering.SIDE), reduced(second, layering.SIDE)
+    flows = _refined(pair, flows, None)
+    flows = _polished(*pair, flows[0]), _polished(pair[1], pair[0], flows[1])
+    layers = layering.find_layers(pair, flows, _proposals(first, second))
+    flows = _led(flows, layers, 0), _led(flows, layers, 1)
     for side in _sides(max(first.shape[:2])):
         pair = reduced(first, side), reduced(second, side)
-        flows = _refined(pair, flows)
+        flows = _refined(pair, flows, layers)
     flows = (_polished(*pair, flows[0]), _polished(pair[1], pair[0], flows[1]))
-    return _judged(pair, flows)
+    layers = _found_again(first, second, flows, layers)
+    flows = _led(flows, layers, 0), _led(flows, layers, 1)
+    return _judged(pair, flows, layers)
+
+
+def _found_again(first: Array, second: Array, flows: Pair, layers: Layers) -> Layers:
+    pair = reduced(first, LABEL_SIDE), reduced(second, LABEL_SIDE)
+    height, width = pair[0].shape[:2]
+    return layering.find_again(
+        pair, (resized(flows[0], height, width), resized(flows[1], height, width)), layers
+    )
+
+
+def _proposals(first: Array, second: Array) -> list[Array]:
+    """How whole shapes may have moved, (2, 3) each, in parts of the longest side."""
+    seen = [
+        np.rint(reduced(p, FEATURE_SIDE)[..., :3].mean(2) * 255).astype(np.uint8) for p in (first, second)
+    ]
+    found = [layering.in_parts(m, max(seen[0].shape)) for m in poses.features(*seen)]
+    small = reduced(first, poses.SHAPE_SIDE), reduced(second, poses.SHAPE_SIDE)
+    return found + [layering.in_parts(m, max(small[0].shape)) for m in poses.turned_shapes(*small)]
+
+
+def _led(flows: Pair, layers: Layers, which: int) -> Array:
+    """The motion, where layers have one: theirs."""
+    field = layers.field(which, layers.labels_at(which, *flows[which].shape[:2]))
+    return np.where(np.isnan(field), flows[which], field)
+
+
+def _snapped(pair: Pair, flows: Pair, layers: Layers) -> Pair:
+    """Motions that are those of their layer wherever that shows the same picture: rigid, without noise."""
+    out: list[Array] = []
+    for i in (0, 1):
+        own, other = pair[i], pair[1 - i]
+        field = layers.field(i, layers.labels_at(i, *own.shape[:2]))
+        free = np.isnan(field[..., 0])
+        field = np.where(np.isnan(field), flows[i], field)
+        costs = [blurred(difference(own, moved(other, f)), 1.2) for f in (field, flows[i])]
+        keep = ~free & (costs[0] <= costs[1] + np.float32(SNAP))
+        out.append(np.where(keep[..., None], field, flows[i]))
+    return out[0], out[1]
 
 
 def reduced(picture: Array, side: int) -> Array:
@@ -108,7 +161,7 @@ def agreement(motion: Array, opposite: Array, tolerance: float) -> Array:
 
 
 def _sides(longest: int) -> Iterator[int]:
-    side = min(COARSE_SIDE, longest)
+    side = min(layering.SIDE, longest)
     last = min(longest, FINE_SIDE)
     while side < last:
         side = min(2 * side, last)
@@ -124,21 +177,31 @@ def _coarse(first: Array, second: Array) -> Pair:
     return _settled(flows, (none, none), edges, groups=groups, sigma=1.5)
 
 
-def _refined(pair: Pair, flows: Pair) -> Pair:
+def _refined(pair: Pair, flows: Pair, layers: Layers | None) -> Pair:
     """Motion at a finer size: searched nearby in both directions, then settled where both agree."""
     height, width = pair[0].shape[:2]
     flows = resized(flows[0], height, width), resized(flows[1], height, width)
+    if layers is not None:
+        flows = _led(flows, layers, 0), _led(flows, layers, 1)
     edges = edge_strength(pair[0]), edge_strength(pair[1])
     calm = flows
     for step in (1.0, 0.5):
-        found = _search(*pair, flows[0], calm[0], step), _search(pair[1], pair[0], flows[1], calm[1], step)
+        found = [
+            _search(
+                pair[i], pair[1 - i], flows[i], calm[i], _offers(step, flows[i], calm[i], layers, i), step
+            )
+            for i in (0, 1)
+        ]
         flows = found[0][0], found[1][0]
         calm = _settled(flows, (found[0][1], found[1][1]), edges)
+        calm = calm if layers is None else _snapped(pair, calm, layers)
     return calm
 
 
-def _search(first: Array, second: Array, motion: Array, calm: Array, step: float) -> Pair:
-    """The best motion near the given one, and what it costs each pixel."""
+def _search(
+    first: Array, second: Array, motion: Array, calm: Array, offers: Iterable[Array], step: float
+) -> Pair:
+    """The best motion near the given one, or of those offered, and what it costs each pixel."""
     places = grid(*motion.shape[:2])
 
     def cost(tried: Array) -> Array:
@@ -147,7 +210,7 @@ def _search(first: Array, second: Array, motion: Array, calm: Array, step: float
         return seen + np.float32(SWAY) * cv2.min(cv2.magnitude(away[..., 0], away[..., 1]), 4)  # pyright: ignore
 
     best, least = motion, cost(motion)
-    for tried in _offers(motion, calm, step):
+    for tried in offers:
         price = cost(tried)
         better = price < least
         least = np.minimum(price, least)
@@ -161,7 +224,7 @@ def _search(first: Array, second: Array, motion: Array, calm: Array, step: float
     return best, least
 
 
-def _offers(motion: Array, calm: Array, step: float) -> Iterator[Array]:
+def _offers(step: float, motion: Array, calm: Array, layers: Layers | None, which: int) -> Iterator[Array]:
     """Motions worth trying: at first the neighbours' on each side, then the surroundings'."""
     if step < 1:
         yield calm
@@ -169,7 +232,12 @@ def _offers(motion: Array, calm: Array, step: float) -> Iterator[Array]:
     height, width = motion.shape[:2]
     for right, down in ((3, 0), (-3, 0), (0, 3), (0, -3)):
         shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
-        yield cv2.warpAffine(motion, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore
+        near = cv2.warpAffine(motion, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        if layers is not None:
+            labels = np.roll(layers.labels_at(which, height, width), (down, right), (0, 1))
+            field = layers.field(which, labels)
+            near = np.where(np.isnan(field), near, field)
+        yield near  # pyright: ignore
 
 
 def _settled(
@@ -210,7 +278,7 @@ def _polished(first: Array, second: Array, motion: Array) -> Array:
     return motion
 
 
-def _judged(pair: Pair, flows: Pair) -> Motion | None:
+def _judged(pair: Pair, flows: Pair, layers: Layers) -> Motion | None:
     """The motion with its trusts; where little corresponds it calms down to a fade."""
     edges = edge_strength(pair[0]), edge_strength(pair[1])
     trusts = _trust(*pair, flows[0], flows[1]), _trust(pair[1], pair[0], flows[1], flows[0])
@@ -220,7 +288,27 @@ def _judged(pair: Pair, flows: Pair) -> Motion | None:
     sure = np.minimum(sure[0], moved(sure[1], flows[0])), np.minimum(sure[1], moved(sure[0], flows[1]))
     there, back = (flow * s[..., None] for flow, s in zip(flows, sure, strict=True))
     even = tuple(1 - s + s * trust for s, trust in zip(sure, trusts, strict=True))
-    return Motion(there, back, (even[0], even[1]), edges)
+    return Motion(there, back, (even[0], even[1]), edges, layers, _bends(pair, (there, back), trusts))
+
+
+def _bends(pair: Pair, flows: Pair, trusts: Pair) -> tuple[Bend, Bend]:
+    """Both bends, in agreement with each other wherever the motions lead from one picture to the other."""
+    small = reduced(pair[0], BEND_SIDE), reduced(pair[1], BEND_SIDE)
+    height, width = small[0].shape[:2]
+    scale = np.float32([width / pair[0].shape[1], height / pair[0].shape[0]])
+    motions = [reduced(f, BEND_SIDE) * scale for f in flows]
+    colours = chief_colours(*small)
+    found = [
+        bend(m, reduced(t, BEND_SIDE), membership(p, colours))
+        for m, t, p in zip(motions, trusts, small, strict=True)
+    ]
+    return _agreed(found[0], found[1], motions[0]), _agreed(found[1], found[0], motions[1])
+
+
+def _agreed(own: Bend, other: Bend, motion: Array) -> Bend:
+    """The mean of both bends; seen from the other end the lean is the other way."""
+    bow, lean = moved(other.bow, motion), moved(other.lean, motion)
+    return Bend((own.bow + bow) / 2, (own.lean - lean) / 2)
 
 
 def _trust(first: Array, second: Array, motion: Array, opposite: Array) -> Array:

@@ -1,0 +1,136 @@
+"""Where whole shapes are at any position: turned and stretched evenly, their middles on straight lines.
+
+A shape that is joined to another one turns around the joint in place of its middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from keytween.engines.flow.layers import STILL, Layers, affine_field, backwards
+
+Array = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+JOINT = 0.012
+"""Two shapes are joined where their motions differ by less than this share of the longest side."""
+HOLD = 0.15
+"""How firmly a shape keeps to the straight line, against a joint's firmness of 1."""
+LEAST_JOINT = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joint:
+    """A place on the first picture, in parts of the longest side, where two labels hold together."""
+
+    place: Doubles
+    labels: tuple[int, int]
+
+
+class Poses:
+    """The poses of all layers between two pictures."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._middles = [_middle(layers, k) for k in range(1, len(layers.front))]
+        self._joints = _joints(layers)
+
+    def to_side(self, position: float) -> list[tuple[Array, Array]]:
+        """For each model the maps (2, 3) from the drawing at a position to both pictures, in parts."""
+        poses = [
+            _pose(m.astype(np.float64), c, position)
+            for m, c in zip(self._layers.models, self._middles, strict=True)
+        ]
+        for pose, shift in zip(poses, self._shifts(poses, position), strict=True):
+            pose[:, 2] += shift
+        out: list[tuple[Array, Array]] = []
+        for pose, model in zip(poses, self._layers.models, strict=True):
+            back = backwards(pose.astype(np.float32))
+            out.append((back, chained(model, back)))
+        return out
+
+    def _shifts(self, poses: Sequence[Doubles], position: float) -> Doubles:
+        """How far each model's middle leaves the straight line so that joints stay joined, (K, 2)."""
+        count = len(poses)
+        if not self._joints or position in (0, 1):
+            return np.zeros((count, 2))
+        normal, pull = HOLD * np.eye(count), np.zeros((count, 2))
+        normal[STILL - 1, STILL - 1] += 1e6
+        for joint in self._joints:
+            i, j = (k - 1 for k in joint.labels)
+            gap = _put(poses[j], joint.place) - _put(poses[i], joint.place)
+            gap -= _gap_on_the_way(self._layers, joint, position)
+            normal[i, i] += 1
+            normal[j, j] += 1
+            normal[i, j] -= 1
+            normal[j, i] -= 1
+            pull[i] += gap
+            pull[j] -= gap
+        return np.linalg.solve(normal, pull)
+
+
+def chained(last: Array, first: Array) -> Array:
+    """The map (2, 3) that does `first` and then `last`."""
+    linear = last[:, :2] @ first[:, :2]
+    return np.concatenate([linear, (last[:, :2] @ first[:, 2] + last[:, 2])[:, None]], axis=1).astype(
+        np.float32
+    )
+
+
+def _put(model: Doubles | Array, place: Doubles) -> Doubles:
+    return model[:, :2] @ place + model[:, 2]
+
+
+def _gap_on_the_way(layers: Layers, joint: Joint, position: float) -> Doubles:
+    """Where the pictures themselves do not quite hold together, the gap opens evenly."""
+    ends = [_put(layers.models[k - 1].astype(np.float64), joint.place) for k in joint.labels]
+    return position * (ends[1] - ends[0])
+
+
+def _pose(model: Doubles, middle: Doubles, position: float) -> Doubles:
+    """The map (2, 3) from the first picture to a position: turn and stretch apart, the middle straight on."""
+    linear = model[:, :2]
+    turn = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
+    stretch = _turned(-turn) @ linear
+    kept = _turned(position * turn) @ (np.eye(2) + position * (stretch - np.eye(2)))
+    there = middle + position * (_put(model, middle) - middle)
+    return np.concatenate([kept, (there - kept @ middle)[:, None]], axis=1)
+
+
+def _turned(angle: float) -> Doubles:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def _middle(layers: Layers, label: int) -> Doubles:
+    """The middle of what follows a label, in the first picture's parts, as both pictures see it."""
+    found: list[Doubles] = []
+    for which in (0, 1):
+        y, x = np.nonzero(layers.labels[which] == label)
+        if len(x):
+            place = (np.array([x.mean(), y.mean()]) + 0.5) / max(layers.labels[which].shape)
+            found.append(place if which == 0 else _put(layers.model(label, 1).astype(np.float64), place))
+    return np.mean(found, axis=0) if found else np.array([0.5, 0.5])
+
+
+def _joints(layers: Layers) -> list[Joint]:
+    """The places along the borders of two labels where their motions are nearly the same."""
+    labels = layers.labels[0]
+    count = len(layers.front)
+    near = np.ones((5, 5), np.uint8)
+    fields = {k: affine_field(layers.model(k, 0), *labels.shape) for k in range(1, count)}
+    grown = {k: cv2.dilate((labels == k).astype(np.uint8), near) > 0 for k in range(1, count)}
+    found: list[Joint] = []
+    for i in range(1, count):
+        for j in range(i + 1, count):
+            off = np.hypot(*np.moveaxis(fields[i] - fields[j], 2, 0))
+            joined = grown[i] & grown[j] & (off < JOINT * max(labels.shape))
+            if joined.sum() >= LEAST_JOINT:
+                y, x = np.nonzero(joined)
+                place = (np.array([x.mean(), y.mean()]) + 0.5) / max(labels.shape)
+                found.append(Joint(place, (i, j)))
+    return found

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Result = TypeVar("Result")
 
 REACH = 0.18
 """The longest displacement that is found, as a share of the longest side."""
@@ -58,9 +62,25 @@ def chief_colours(first: Array, second: Array) -> Array:
 
 def membership(picture: Array, colours: Array) -> Array:
     """How much each pixel belongs to each colour: (h, w, k) in 0..1."""
-    distance = np.square(picture[:, :, None, :] - colours).sum(-1)
-    near = np.exp((distance.min(-1, keepdims=True) - distance) / 0.013)
-    return near / near.sum(-1, keepdims=True)
+    flat = picture.reshape(-1, picture.shape[2])
+    # Squares of differences but for each pixel's own square, which takes no part in the comparison.
+    distance = np.square(colours).sum(1) - 2 * flat @ colours.T
+    near = np.exp((distance.min(1, keepdims=True) - distance) / np.float32(0.013))
+    near /= near.sum(1, keepdims=True)
+    return near.reshape(*picture.shape[:2], len(colours))
+
+
+def nearest_colour(picture: Array, colours: Array) -> NDArray[np.intp]:
+    """Which of the colours each pixel is most like, (h, w)."""
+    distance = np.square(colours).sum(1) - 2 * picture.reshape(-1, picture.shape[2]) @ colours.T
+    return distance.argmin(1).reshape(picture.shape[:2])
+
+
+def both(work: Callable[[int], Result]) -> tuple[Result, Result]:
+    """What the work gives for either picture, 0 and 1, done at once: most of it is outside the interpreter."""
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(work, 1)
+        return work(0), second.result()
 
 
 def smoothed(

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keytween.engines.flow.coarse import blurred, chief_colours, difference, membership
+from keytween.engines.flow.coarse import blurred, both, difference, membership, nearest_colour
 
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
@@ -87,30 +87,30 @@ class Layers:
         return out
 
 
-def find_layers(pair: Pair, flows: Pair, proposals: Sequence[Array]) -> Layers:
+def find_layers(pair: Pair, flows: Pair, proposals: Sequence[Array], colours: Array) -> Layers:
     """The layers of two pictures (h, w, C), for a searched motion (h, w, 2) each and proposed ones (2, 3)
-    from the first to the second, in parts of the longest side."""
+    from the first to the second, in parts of the longest side; `colours` are the pictures' chief ones."""
     models = _distinct([UNMOVED, *proposals], *pair[0].shape[:2])
-    shares = _given(pair, flows, models)
+    shares = _given(pair, flows, models, colours)
     for _ in range(ROUNDS):
         owner = shares[0].argmax(0)
         moving = [_fitted(pair, m, owner == k) for k, m in enumerate(models[1:], STILL + 1)]
         models = _worthwhile([UNMOVED, *moving], shares)
-        shares = _given(pair, flows, models)
-    return _finished(pair, shares, flows, models)
+        shares = _given(pair, flows, models, colours)
+    return _finished(pair, shares, flows, models, colours)
 
 
-def find_again(pair: Pair, flows: Pair, layers: Layers) -> Layers:
+def find_again(pair: Pair, flows: Pair, layers: Layers, colours: Array) -> Layers:
     """The same motions, given anew to the pixels of larger pictures."""
     height, width = pair[0].shape[:2]
-    before = [
-        np.stack([(layers.labels_at(i, height, width) == k) for k in range(len(layers.front))]).astype(
-            np.float32
+    before = both(
+        lambda i: np.stack(
+            [layers.labels_at(i, height, width) == k for k in range(len(layers.front))], dtype=np.float32
         )
-        for i in (0, 1)
-    ]
+    )
     models = list(layers.models)
-    return _finished(pair, _given(pair, flows, models, before=before, turns=3), flows, models)
+    shares = _given(pair, flows, models, colours, before=before, turns=3)
+    return _finished(pair, shares, flows, models, colours)
 
 
 def affine_field(model: Array, height: int, width: int) -> Array:
@@ -150,29 +150,32 @@ def _given(
     pair: Pair,
     flows: Pair,
     models: Sequence[Array],
+    colours: Array,
     *,
-    before: Sequence[Array] | None = None,
+    before: Pair | None = None,
     turns: int = 10,
-) -> tuple[Array, Array]:
+) -> Pair:
     """The shares (K + 2, h, w) that labels have of each pixel, by mean field; the last label is hidden."""
     fields = [[flows[i], *(_way(m, i, *pair[0].shape[:2]) for m in models)] for i in (0, 1)]
-    colours = chief_colours(pair[0], pair[1])
-    regions = [_regions(p, colours) for p in pair]
-    against = [_against(pair[i], pair[1 - i], fields[i], regions[i]) for i in (0, 1)]
+    regions = both(lambda i: _regions(pair[i], colours))
+    against = both(lambda i: _against(pair[i], pair[1 - i], fields[i], regions[i]))
     if before is None:
-        shares = [_shared(a, None, turns) for a in against]
+        shares = both(lambda i: _shared(against[i], turns))
     else:
-        shares = [np.concatenate([b, np.zeros_like(b[:1])]) for b in before]
+        shares = both(lambda i: np.concatenate([before[i], np.zeros_like(before[i][:1])]))
     for _ in range(2):
-        met = [np.float32(UNSEEN) * (1 - _at_the_end(shares[1 - i][:-1], fields[i])) for i in (0, 1)]
-        for i in (0, 1):
-            met[i][SEARCHED] = np.maximum(met[i][SEARCHED], UNSEEN * (1 - _returns(flows[i], flows[1 - i])))
-        full = [
-            np.concatenate([a[:-1] + m - _usual(s[:-1], r), a[-1:]])
-            for a, m, s, r in zip(against, met, shares, regions, strict=True)
-        ]
-        shares = [_shared(f, None, turns) for f in full]
-    return shares[0], shares[1]
+        met = both(lambda i, shares=shares: _unmet(shares[1 - i], fields[i], flows[i], flows[1 - i]))
+        usual = both(lambda i, shares=shares: _usual(shares[i][:-1], regions[i]))
+        full = [np.concatenate([a[:-1] + m - u, a[-1:]]) for a, m, u in zip(against, met, usual, strict=True)]
+        shares = both(lambda i, full=full: _shared(full[i], turns))
+    return shares
+
+
+def _unmet(shares: Array, fields: Sequence[Array], motion: Array, opposite: Array) -> Array:
+    """What speaks against each label because the other picture's pixels do not follow it, (K + 1, h, w)."""
+    out = np.float32(UNSEEN) * (1 - _at_the_end(shares[:-1], fields))
+    out[SEARCHED] = np.maximum(out[SEARCHED], np.float32(UNSEEN) * (1 - _returns(motion, opposite)))
+    return out
 
 
 def _against(picture: Array, other: Array, fields: Sequence[Array], regions: NDArray[np.intp]) -> Array:
@@ -190,7 +193,7 @@ def _against(picture: Array, other: Array, fields: Sequence[Array], regions: NDA
 
 def _regions(picture: Array, colours: Array) -> NDArray[np.intp]:
     """Which connected region of one colour each pixel belongs to, (h, w)."""
-    colour = membership(picture, colours).argmax(-1)
+    colour = nearest_colour(picture, colours)
     out = np.zeros(colour.shape, np.intp)
     count = 0
     for k in range(len(colours)):
@@ -207,9 +210,8 @@ def _usual(shares: Array, regions: NDArray[np.intp]) -> Array:
     return (np.float32(WHOLE) * np.log(common + 0.03)).astype(np.float32)[:, regions]
 
 
-def _shared(against: Array, shares: Array | None, turns: int) -> Array:
-    if shares is None:
-        shares = _softmax(-against)
+def _shared(against: Array, turns: int) -> Array:
+    shares = _softmax(-against)
     for _ in range(turns):
         common = np.log(shares.mean((1, 2)) + np.float32(1e-4))[:, None, None]
         common[-1] = 0
@@ -269,15 +271,13 @@ def _ends(field: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
 # ---- order
 
 
-def _finished(pair: Pair, shares: Pair, flows: Pair, models: Sequence[Array]) -> Layers:
+def _finished(pair: Pair, shares: Pair, flows: Pair, models: Sequence[Array], colours: Array) -> Layers:
     """Layers from shares: what is hidden gets a label, and then what covers what is counted."""
-    colours = chief_colours(pair[0], pair[1])
     raw = [s.argmax(0) for s in shares]
-    guessed = [_completed(s, membership(p, colours)) for s, p in zip(shares, pair, strict=True)]
-    labels = [_hidden_or_searched(raw, guessed[i], i, models) for i in (0, 1)]
+    guessed = both(lambda i: _completed(shares[i], membership(pair[i], colours)))
+    labels = both(lambda i: _hidden_or_searched(raw, guessed[i], i, models))
     front = _order(labels, flows, models)
-    grown = [_grown(_smoothed(one, len(front)), front) for one in labels]
-    return Layers(np.stack(models), (grown[0], grown[1]), front)
+    return Layers(np.stack(models), both(lambda i: _grown(_smoothed(labels[i], len(front)), front)), front)
 
 
 def _smoothed(labels: Labels, count: int) -> Labels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +15,7 @@ from keytween.engines.flow import poses
 from keytween.engines.flow.bending import Bend, bend
 from keytween.engines.flow.coarse import (
     blurred,
+    both,
     chief_colours,
     coarse_motion,
     difference,
@@ -57,27 +58,28 @@ def match(first: Array, second: Array) -> Motion | None:
     """The motion between two pictures (H, W, C) in 0..1 of one size; None where nothing corresponds."""
     if min(first.shape[:2]) < LEAST_SIDE:
         return None
-    flows = _coarse(reduced(first, COARSE_SIDE), reduced(second, COARSE_SIDE))
+    small = reduced(first, COARSE_SIDE), reduced(second, COARSE_SIDE)
+    colours = chief_colours(*small)
+    flows = _coarse(*small, colours)
     pair = reduced(first, layering.SIDE), reduced(second, layering.SIDE)
     flows = _refined(pair, flows, None)
-    flows = _polished(*pair, flows[0]), _polished(pair[1], pair[0], flows[1])
-    layers = layering.find_layers(pair, flows, _proposals(first, second))
+    flows = both(_polishing(pair, flows))
+    layers = layering.find_layers(pair, flows, _proposals(first, second), colours)
     flows = _led(flows, layers, 0), _led(flows, layers, 1)
     for side in _sides(max(first.shape[:2])):
         pair = reduced(first, side), reduced(second, side)
         flows = _refined(pair, flows, layers)
-    flows = (_polished(*pair, flows[0]), _polished(pair[1], pair[0], flows[1]))
-    layers = _found_again(first, second, flows, layers)
+    flows = both(_polishing(pair, flows))
+    layers = _found_again(first, second, flows, layers, colours)
     flows = _led(flows, layers, 0), _led(flows, layers, 1)
     return _judged(pair, flows, layers)
 
 
-def _found_again(first: Array, second: Array, flows: Pair, layers: Layers) -> Layers:
+def _found_again(first: Array, second: Array, flows: Pair, layers: Layers, colours: Array) -> Layers:
     pair = reduced(first, LABEL_SIDE), reduced(second, LABEL_SIDE)
     height, width = pair[0].shape[:2]
-    return layering.find_again(
-        pair, (resized(flows[0], height, width), resized(flows[1], height, width)), layers
-    )
+    small = resized(flows[0], height, width), resized(flows[1], height, width)
+    return layering.find_again(pair, small, layers, colours)
 
 
 def _proposals(first: Array, second: Array) -> list[Array]:
@@ -98,16 +100,17 @@ def _led(flows: Pair, layers: Layers, which: int) -> Array:
 
 def _snapped(pair: Pair, flows: Pair, layers: Layers) -> Pair:
     """Motions that are those of their layer wherever that shows the same picture: rigid, without noise."""
-    out: list[Array] = []
-    for i in (0, 1):
+
+    def snap(i: int) -> Array:
         own, other = pair[i], pair[1 - i]
         field = layers.field(i, layers.labels_at(i, *own.shape[:2]))
         free = np.isnan(field[..., 0])
         field = np.where(np.isnan(field), flows[i], field)
         costs = [blurred(difference(own, moved(other, f)), 1.2) for f in (field, flows[i])]
         keep = ~free & (costs[0] <= costs[1] + np.float32(SNAP))
-        out.append(np.where(keep[..., None], field, flows[i]))
-    return out[0], out[1]
+        return np.where(keep[..., None], field, flows[i])
+
+    return both(snap)
 
 
 def reduced(picture: Array, side: int) -> Array:
@@ -168,9 +171,9 @@ def _sides(longest: int) -> Iterator[int]:
         yield side
 
 
-def _coarse(first: Array, second: Array) -> Pair:
-    colours = chief_colours(first, second)
-    flows = coarse_motion(first, second, colours), coarse_motion(second, first, colours)
+def _coarse(first: Array, second: Array, colours: Array) -> Pair:
+    pair = first, second
+    flows = both(lambda i: coarse_motion(pair[i], pair[1 - i], colours))
     groups = membership(first, colours), membership(second, colours)
     none = np.zeros(first.shape[:2], np.float32)
     edges = edge_strength(first), edge_strength(second)
@@ -186,16 +189,21 @@ def _refined(pair: Pair, flows: Pair, layers: Layers | None) -> Pair:
     edges = edge_strength(pair[0]), edge_strength(pair[1])
     calm = flows
     for step in (1.0, 0.5):
-        found = [
-            _search(
-                pair[i], pair[1 - i], flows[i], calm[i], _offers(step, flows[i], calm[i], layers, i), step
-            )
-            for i in (0, 1)
-        ]
+        found = both(_searching(pair, flows, calm, layers, step))
         flows = found[0][0], found[1][0]
         calm = _settled(flows, (found[0][1], found[1][1]), edges)
         calm = calm if layers is None else _snapped(pair, calm, layers)
     return calm
+
+
+def _searching(
+    pair: Pair, flows: Pair, calm: Pair, layers: Layers | None, step: float
+) -> Callable[[int], Pair]:
+    def search(i: int) -> Pair:
+        offers = _offers(step, flows[i], calm[i], layers, i)
+        return _search(pair[i], pair[1 - i], flows[i], calm[i], offers, step)
+
+    return search
 
 
 def _search(
@@ -257,6 +265,10 @@ def _settled(
     return out[0], out[1]
 
 
+def _polishing(pair: Pair, flows: Pair) -> Callable[[int], Array]:
+    return lambda i: _polished(pair[i], pair[1 - i], flows[i])
+
+
 def _polished(first: Array, second: Array, motion: Array) -> Array:
     """The motion with its last fraction of a pixel: least squares on all channels (Lucas and Kanade)."""
     ones = np.ones((1, first.shape[2]), np.float32)
@@ -298,10 +310,7 @@ def _bends(pair: Pair, flows: Pair, trusts: Pair) -> tuple[Bend, Bend]:
     scale = np.float32([width / pair[0].shape[1], height / pair[0].shape[0]])
     motions = [reduced(f, BEND_SIDE) * scale for f in flows]
     colours = chief_colours(*small)
-    found = [
-        bend(m, reduced(t, BEND_SIDE), membership(p, colours))
-        for m, t, p in zip(motions, trusts, small, strict=True)
-    ]
+    found = both(lambda i: bend(motions[i], reduced(trusts[i], BEND_SIDE), membership(small[i], colours)))
     return _agreed(found[0], found[1], motions[0]), _agreed(found[1], found[0], motions[1])
 
 

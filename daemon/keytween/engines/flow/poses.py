@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keytween.engines.flow.coarse import chief_colours, difference, membership
+from keytween.engines.flow.coarse import both, chief_colours, difference, membership
 
 Array = NDArray[np.float32]
 Fit = tuple[float, float, float, Array]
@@ -35,8 +35,9 @@ GOOD = 0.16
 
 def features(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[Array]:
     """Motions (2, 3) from pixels of `first` (h, w) to `second` on which features agree."""
-    finder = cv2.SIFT_create(1500, contrastThreshold=0.02)  # pyright: ignore
-    (points, words), (others, other_words) = (finder.detectAndCompute(p, None) for p in (first, second))
+    pair = first, second
+    found = both(lambda i: cv2.SIFT_create(1500, contrastThreshold=0.02).detectAndCompute(pair[i], None))
+    (points, words), (others, other_words) = found
     if words is None or other_words is None or min(len(words), len(other_words)) < LEAST_FEATURES:
         return []
     pairs = _paired(words, other_words)

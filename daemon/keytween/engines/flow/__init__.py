@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from keytween.engines import FLOW
 from keytween.engines.base import Frame, Progress
 from keytween.engines.dissolve import dissolve, premultiplied, straight, template, with_channels
+from keytween.engines.flow import arcs
+from keytween.engines.flow.arcs import Leg
 from keytween.engines.flow.drawing import Stage
-from keytween.engines.flow.matching import match
+from keytween.engines.flow.matching import Motion, match
 from keytween.images import Picture, as_float, like
 from keytween_wire.messages import Colour, EngineInfo, MorphRequest
 
@@ -37,38 +39,71 @@ class Flow:
     ) -> Iterator[Progress | Frame]:
         """Yields a Frame for every position that is not in `skip`; a pair is matched once for all of them."""
         index = 0
+        pairs = _Pairs(request, keyframes)
         for segment, positions in enumerate(request.positions):
             wanted = [(index + i, p) for i, p in enumerate(positions) if index + i not in skip]
             index += len(positions)
             if wanted:
-                yield Progress("matching", segment + 1, len(request.positions))
-                yield from _segment(keyframes[segment], keyframes[segment + 1], wanted, total=request.total)
+                for pair in pairs.missing(segment):
+                    yield Progress("matching", pair + 1, len(request.positions))
+                    pairs.match(pair)
+                yield from _segment(pairs, segment, wanted, total=request.total)
+
+
+class _Pairs:
+    """The matches of neighbouring keyframes, each made once; those that lie behind are forgotten."""
+
+    def __init__(self, request: MorphRequest, keyframes: Sequence[Picture]) -> None:
+        self.keyframes = keyframes
+        self._frames = arcs.durations([image.frame for image in request.keyframes])
+        self._arc = request.path == "arc"
+        self._motions: dict[int, Motion | None] = {}
+        self._legs: dict[int, Leg | None] = {}
+
+    def missing(self, segment: int) -> list[int]:
+        """What must be matched for a segment: itself, and for an arc its neighbours."""
+        reach = 1 if self._arc else 0
+        near = range(max(0, segment - reach), min(len(self._frames), segment + reach + 1))
+        self._motions = {k: m for k, m in self._motions.items() if k in near}
+        self._legs = {k: leg for k, leg in self._legs.items() if k in near}
+        return [k for k in near if k not in self._motions]
+
+    def match(self, segment: int) -> None:
+        """Matches a pair; with an arc, also keeps what its neighbours need of it."""
+        first, second = self.keyframes[segment : segment + 2]
+        still = first.pixels.dtype == second.pixels.dtype and np.array_equal(first.pixels, second.pixels)
+        seen = () if still and not self._arc else (look(first), look(second))
+        motion = self._motions[segment] = None if still else match(*seen)
+        if self._arc and (still or motion is not None):
+            self._legs[segment] = arcs.leg_of(motion, *seen, self._frames[segment])
+
+    def stage(self, segment: int) -> Stage | None:
+        """The pair, ready to draw; None where nothing moves or nothing corresponds."""
+        motion = self._motions[segment]
+        if motion is None:
+            return None
+        first, second = self.keyframes[segment : segment + 2]
+        channels = max(first.pixels.shape[2], second.pixels.shape[2])
+        ends = [premultiplied(with_channels(as_float(p), channels)) for p in (first, second)]
+        whole_numbers = first.pixels.dtype.kind == second.pixels.dtype.kind == "u"
+        leg = self._legs.get(segment)
+        around = self._legs.get(segment - 1), self._legs.get(segment + 1)
+        path = None if leg is None else arcs.arc(around[0], leg, around[1], motion.layers)
+        return Stage(motion, *ends, bounded=whole_numbers, path=path)
 
 
 def _segment(
-    first: Picture, second: Picture, wanted: Sequence[tuple[int, float]], *, total: int
+    pairs: _Pairs, segment: int, wanted: Sequence[tuple[int, float]], *, total: int
 ) -> Iterator[Progress | Frame]:
+    first, second = pairs.keyframes[segment : segment + 2]
     stage = None
     try:
-        stage = _stage(first, second)
+        stage = pairs.stage(segment)
         for index, position in wanted:
             yield Progress("drawing", index + 1, total)
             yield Frame(index, _picture(stage, first, second, position))
     finally:
         del stage
-
-
-def _stage(first: Picture, second: Picture) -> Stage | None:
-    """The pair, matched and ready to draw; None where nothing moves or nothing corresponds."""
-    if first.pixels.dtype == second.pixels.dtype and np.array_equal(first.pixels, second.pixels):
-        return None
-    motion = match(look(first), look(second))
-    if motion is None:
-        return None
-    channels = max(first.pixels.shape[2], second.pixels.shape[2])
-    ends = [premultiplied(with_channels(as_float(p), channels)) for p in (first, second)]
-    whole_numbers = first.pixels.dtype.kind == second.pixels.dtype.kind == "u"
-    return Stage(motion, *ends, bounded=whole_numbers)
 
 
 def _picture(stage: Stage | None, first: Picture, second: Picture, position: float) -> Picture:

@@ -77,7 +77,7 @@ def nearest_colour(picture: Array, colours: Array) -> NDArray[np.intp]:
 
 
 def both(work: Callable[[int], Result]) -> tuple[Result, Result]:
-    """What the work gives for either picture, 0 and 1, done at once: most of it is outside the interpreter."""
+    """What the work gives for either picture, 0 and 1, done at once: most of it leaves the interpreter."""
     with ThreadPoolExecutor(1) as other:
         second = other.submit(work, 1)
         return work(0), second.result()

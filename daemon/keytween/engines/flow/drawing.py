@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from keytween.engines.flow.arcs import Arc, joined
 from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.coarse import blurred
 from keytween.engines.flow.layers import SEARCHED, Labels, backwards, in_pixels
@@ -62,10 +63,12 @@ class Thrown:
 class Stage:
     """A matched pair, ready to be drawn at any position."""
 
-    def __init__(self, motion: Motion, first: Array, second: Array, *, bounded: bool) -> None:
+    def __init__(
+        self, motion: Motion, first: Array, second: Array, *, bounded: bool, path: Arc | None = None
+    ) -> None:
         pixels = first, second
-        self._sides = [_side(motion, i, pixels[i]) for i in (0, 1)]
-        self._poses = Poses(motion.layers)
+        self._sides = [_side(motion, i, pixels[i], _bend(motion, i, path)) for i in (0, 1)]
+        self._poses = Poses(motion.layers, None if path is None else path.shifts)
         self._order = [int(k) for k in np.argsort(motion.layers.front, kind="stable")]
         self._ground = _ground(motion)
         self._bounded = bounded
@@ -137,7 +140,11 @@ def _ground(motion: Motion) -> int:
     return max(1, int(counts.argmax()))
 
 
-def _side(motion: Motion, which: int, pixels: Array) -> Side:
+def _bend(motion: Motion, which: int, path: Arc | None) -> Bend:
+    return motion.bends[which] if path is None else joined(motion.bends[which], path.bends[which])
+
+
+def _side(motion: Motion, which: int, pixels: Array, bend: Bend) -> Side:
     """Lines rank before flat ground, and what both keyframes agree on before what only one shows."""
     flow, trust = (motion.there, motion.back)[which], motion.trust[which]
     labels = motion.layers.labels_at(which, *trust.shape)
@@ -147,7 +154,7 @@ def _side(motion: Motion, which: int, pixels: Array) -> Side:
     masks = [(labels == k).astype(np.uint8) * np.uint8(255) for k in range(1, len(motion.layers.front))]
     small = reduced(flow, THROW_SIDE)
     small = resized(flow, *small.shape[:2]) if small.shape != flow.shape else flow
-    return Side(pixels, flow, motion.bends[which], trust, labels, masks, small, reduced(rank, THROW_SIDE))
+    return Side(pixels, flow, bend, trust, labels, masks, small, reduced(rank, THROW_SIDE))
 
 
 def _affine_places(model: Array, size: tuple[int, int], box: tuple[int, int, int, int]) -> Array:

@@ -94,7 +94,7 @@ def find_layers(pair: Pair, flows: Pair, proposals: Sequence[Array], colours: Ar
     shares = _given(pair, flows, models, colours)
     for _ in range(ROUNDS):
         owner = shares[0].argmax(0)
-        moving = [_fitted(pair, m, owner == k) for k, m in enumerate(models[1:], STILL + 1)]
+        moving = [fitted(pair, m, owner == k) for k, m in enumerate(models[1:], STILL + 1)]
         models = _worthwhile([UNMOVED, *moving], shares)
         shares = _given(pair, flows, models, colours)
     return _finished(pair, shares, flows, models, colours)
@@ -406,7 +406,7 @@ def _worthwhile(models: Sequence[Array], shares: Pair) -> list[Array]:
     return _distinct(kept, height, width)
 
 
-def _fitted(pair: Pair, model: Array, inside: NDArray[np.bool_]) -> Array:
+def fitted(pair: Pair, model: Array, inside: NDArray[np.bool_]) -> Array:
     """The motion, as the affine map under which its own pixels differ least (Lucas and Kanade, robust)."""
     height, width = inside.shape
     if inside.sum() < LEAST * inside.size:

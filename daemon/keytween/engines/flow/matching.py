@@ -31,6 +31,8 @@ COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
 """The longest side at which all displacements are tried, and of the finished motion; less than the least
 is too small to hold a drawing."""
 FEATURE_SIDE, LABEL_SIDE, BEND_SIDE, SNAP = 384, 512, 64, 0.006
+UNEXPLAINED = 0.002
+"""Where less of the picture than this share is unexplained, its parts are not looked for."""
 """The longest side at which the bend of motions is found."""
 SWAY = 0.004
 """What each pixel away from the surroundings' motion costs while searching."""
@@ -64,7 +66,11 @@ def match(first: Array, second: Array) -> Motion | None:
     pair = reduced(first, layering.SIDE), reduced(second, layering.SIDE)
     flows = _refined(pair, flows, None)
     flows = both(_polishing(pair, flows))
-    layers = layering.find_layers(pair, flows, _proposals(first, second), colours)
+    proposals = _proposals(first, second)
+    layers = layering.find_layers(pair, flows, proposals, colours)
+    parts = _parts(pair, flows, layers)
+    if parts:
+        layers = layering.find_layers(pair, flows, [*layers.models, *parts, *proposals], colours)
     flows = _led(flows, layers, 0), _led(flows, layers, 1)
     for side in _sides(max(first.shape[:2])):
         pair = reduced(first, side), reduced(second, side)
@@ -90,6 +96,30 @@ def _proposals(first: Array, second: Array) -> list[Array]:
     found = [layering.in_parts(m, max(seen[0].shape)) for m in poses.features(*seen)]
     small = reduced(first, poses.SHAPE_SIDE), reduced(second, poses.SHAPE_SIDE)
     return found + [layering.in_parts(m, max(small[0].shape)) for m in poses.turned_shapes(*small)]
+
+
+def _parts(pair: Pair, flows: Pair, layers: Layers) -> list[Array]:
+    """How parts of what no motion explains may have moved, (2, 3) each, in parts of the longest side."""
+    left = both(lambda i: _unexplained(pair[i], pair[1 - i], _led(flows, layers, i), layers.labels[i]))
+    if min(float(one.mean()) for one in left) < UNEXPLAINED:
+        return []
+    small = reduced(pair[0], poses.SHAPE_SIDE), reduced(pair[1], poses.SHAPE_SIDE)
+    height, width = small[0].shape[:2]
+    there = reduced(left[0], poses.SHAPE_SIDE), reduced(left[1], poses.SHAPE_SIDE)
+    found = poses.parts(*small, there)
+    size = pair[0].shape[1::-1]
+    soft = blurred(pair[0], 2.0), blurred(pair[1], 2.0)
+    out: list[Array] = []
+    for model, mask in found:
+        inside = cv2.resize(mask, size) > 0
+        near = layering.fitted(soft, layering.in_parts(model, max(height, width)), inside)
+        out.append(layering.fitted(pair, near, inside))
+    return out
+
+
+def _unexplained(picture: Array, other: Array, motion: Array, labels: layering.Labels) -> Array:
+    off = blurred(difference(picture, moved(other, motion)), 1.2) > np.float32(0.06)
+    return (off & (labels == layering.SEARCHED)).astype(np.float32)
 
 
 def _led(flows: Pair, layers: Layers, which: int) -> Array:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keytween.engines.flow.coarse import both, chief_colours, difference, membership
+from keytween.engines.flow.coarse import both, chief_colours, difference, membership, nearest_colour
 
 Array = NDArray[np.float32]
 Fit = tuple[float, float, float, Array]
@@ -29,6 +29,10 @@ LEAST_SHAPE, MOST_SHAPES = 0.002, 14
 GROWTH = 2.6
 """How much larger or smaller, in area, a shape may have become."""
 TURNS = np.arange(-90, 91, 7.5)
+LEAST_PART, MOST_PARTS = 0.0008, 12
+PART_TURNS, PART_SIZES = np.arange(-75, 76, 15.0), (0.87, 1.0, 1.15)
+PART_FITS = 0.04
+"""Parts whose colours are further apart than this, squared and averaged, were not found."""
 GOOD = 0.16
 """Shapes whose colours are further apart than this, after turning, are not the same."""
 
@@ -136,41 +140,108 @@ def _fits(shape: Shape, others: list[Shape], first: Array, second: Array) -> Ite
 
 
 def _aligned(shape: Shape, other: Shape, first: Array, second: Array) -> tuple[float, Array]:
-    """The turn that fits best, first among TURNS and then in ever smaller steps, with place and size."""
+    """The turn that fits best, first among TURNS and then in ever smaller steps, with place and size.
+
+    Or the stretch: what is squashed has not turned.
+    """
     left, top, wide, tall = _bounds(shape.mask)
     ours, mask = first[top : top + tall, left : left + wide], shape.mask[top : top + tall, left : left + wide]
     there = np.dstack([second, other.mask.astype(np.float32)])
 
-    def price(turn: float, grown: float, move: Array) -> float:
-        model = _pose(shape.middle, move, turn, grown)
+    def price(linear: Array, move: Array) -> float:
+        model = _carried(linear, shape.middle, move)
         model[:, 2] += model[:, :2] @ (left, top)
-        seen = cv2.warpAffine(
-            there, model, (wide, tall), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(9,) * 4
-        )
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        seen = cv2.warpAffine(there, model, (wide, tall), flags=how, borderValue=(9,) * 4)
         inside = mask > 0
         off = difference(ours, np.ascontiguousarray(seen[..., :-1]))[inside].mean()
         missed = 1 - seen[..., -1][inside].clip(0, 1).mean()
         return float(off + np.float32(0.3) * missed)
 
     grown = math.sqrt(other.area / shape.area)
-    turn = float(min(TURNS, key=lambda t: price(t, grown, other.middle) + 1e-5 * abs(t)))
-    best: Fit = price(turn, grown, other.middle), turn, grown, other.middle
+    turn = float(min(TURNS, key=lambda t: price(_turned(t, grown), other.middle) + 1e-5 * abs(t)))
+    best: Fit = price(_turned(turn, grown), other.middle), turn, grown, other.middle
     for step in (1.0, 0.5, 0.25):
         best = _improved(best, price, step)
-    return best[0], _pose(shape.middle, best[3], best[1], best[2])
+    stretch = _stretch(shape, other)
+    if price(stretch, other.middle) < best[0]:
+        return price(stretch, other.middle), _carried(stretch, shape.middle, other.middle)
+    return best[0], _carried(_turned(best[1], best[2]), shape.middle, best[3])
 
 
-def _improved(best: Fit, price: Callable[[float, float, Array], float], step: float) -> Fit:
+def _improved(best: Fit, price: Callable[[Array, Array], float], step: float) -> Fit:
     for _ in range(2):
         _, turn, grown, move = best
         tries = [(turn + d * 4 * step, grown, move) for d in (-1, 1)]
         tries += [(turn, grown * (1 + d * 0.06 * step), move) for d in (-1, 1)]
         tries += [(turn, grown, move + np.float32(d) * step) for d in ((1, 0), (-1, 0), (0, 1), (0, -1))]
-        better = min(((price(*t), *t) for t in tries), key=lambda o: o[0])
+        better = min(((price(_turned(t, g), m), t, g, m) for t, g, m in tries), key=lambda o: o[0])
         if better[0] >= best[0]:
             break
         best = better
     return best
+
+
+def _stretch(shape: Shape, other: Shape) -> Array:
+    """The stretch without a turn that gives one shape's extent to the other: between their covariances."""
+    ours, theirs = (np.cov(np.nonzero(s.mask)[::-1]) + 0.1 * np.eye(2) for s in (shape, other))
+    root = _root(ours)
+    back = np.linalg.inv(root)
+    return (back @ _root(root @ theirs @ root) @ back).astype(np.float32)
+
+
+def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors @ np.diag(np.sqrt(np.maximum(values, 1e-9))) @ vectors.T
+
+
+def parts(first: Array, second: Array, left: tuple[Array, Array]) -> list[tuple[Array, NDArray[np.uint8]]]:
+    """Motions (2, 3) and masks (h, w) of parts of one small picture (h, w, C) found again in the other.
+
+    `left` (h, w) each says what of both pictures no motion explains yet: only that is looked for.
+    """
+    colours = chief_colours(first, second)
+    labels = nearest_colour(first, colours)
+    near = cv2.dilate(left[1], np.ones((5, 5), np.uint8)) > 0.3
+    found: list[tuple[float, NDArray[np.uint8]]] = []
+    for label in range(len(colours)):
+        count, marks, stats, _ = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8))
+        for i in range(1, count):
+            area, mask = stats[i, cv2.CC_STAT_AREA], marks == i
+            if LEAST_PART * labels.size <= area <= 0.2 * labels.size and left[0][mask].mean() > 0.2:
+                found.append((float(area), mask.astype(np.uint8)))
+    largest = sorted(found, key=lambda f: -f[0])[:MOST_PARTS]
+    masks = [cv2.dilate(m, np.ones((5, 5), np.uint8)) for _, m in largest]
+    models = both(lambda half: [_found_part(first, second, m, near) for m in masks[half::2]])
+    pairs = [*zip(models[0], masks[0::2], strict=True), *zip(models[1], masks[1::2], strict=True)]
+    return [(model, mask) for model, mask in pairs if model is not None]
+
+
+def _found_part(
+    first: Array, second: Array, mask: NDArray[np.uint8], near: NDArray[np.bool_]
+) -> Array | None:
+    """The motion of a part with the line around it to where it fits best; None where it fits nowhere."""
+    left, top, wide, tall = _bounds(mask)
+    middle = np.float32([left + (wide - 1) / 2, top + (tall - 1) / 2])
+    side = math.ceil(math.hypot(wide, tall) * max(PART_SIZES)) + 2
+    if side >= min(second.shape[:2]):
+        return None
+    best, model = PART_FITS, None
+    for size in PART_SIZES:
+        for turn in PART_TURNS:
+            pose = _carried(_turned(turn, size), middle, np.float32([(side - 1) / 2] * 2))
+            piece = cv2.warpAffine(first, pose, (side, side), flags=cv2.INTER_LINEAR)
+            inside = cv2.warpAffine(mask.astype(np.float32), pose, (side, side))
+            weight = np.dstack([inside] * first.shape[2])
+            off = cv2.matchTemplate(second, piece, cv2.TM_SQDIFF, mask=weight) / (weight.sum() + 1e-6)
+            half = side // 2
+            here = near[half : half + off.shape[0], half : half + off.shape[1]]
+            off = np.where(here, off, np.float32(9)) + np.float32(1e-5 * abs(turn))
+            y, x = np.unravel_index(off.argmin(), off.shape)
+            if off[y, x] < best:
+                best = float(off[y, x])
+                model = pose + np.float32([[0, 0, x], [0, 0, y]])
+    return model
 
 
 def _bounds(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
@@ -178,9 +249,13 @@ def _bounds(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     return left, top, wide, tall
 
 
-def _pose(middle: Array, there: Array, turn: float, grown: float) -> Array:
-    """The motion (2, 3) that turns and scales around `middle` and carries it `there`."""
+def _turned(turn: float, grown: float) -> Array:
+    """The linear map that turns by so many degrees and makes larger."""
     angle = math.radians(turn)
     cos, sin = grown * math.cos(angle), grown * math.sin(angle)
-    linear = np.array([[cos, -sin], [sin, cos]], np.float32)
-    return np.concatenate([linear, (there - linear @ middle)[:, None]], axis=1)
+    return np.array([[cos, -sin], [sin, cos]], np.float32)
+
+
+def _carried(linear: Array, middle: Array, there: Array) -> Array:
+    """The motion (2, 3) that does so around `middle` and carries it `there`."""
+    return np.concatenate([linear, (there - linear @ middle)[:, None]], axis=1).astype(np.float32)

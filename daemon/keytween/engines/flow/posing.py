@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.layers import STILL, Layers, affine_field, backwards
 
 Array = NDArray[np.float32]
@@ -33,10 +34,11 @@ class Joint:
 
 
 class Poses:
-    """The poses of all layers between two pictures."""
+    """The poses of all layers between two pictures; `shifts` (K, 2) lead their middles along an arc."""
 
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, shifts: Bend | None = None) -> None:
         self._layers = layers
+        self._arc = shifts
         self._middles = [_middle(layers, k) for k in range(1, len(layers.front))]
         self._joints = _joints(layers)
 
@@ -46,6 +48,9 @@ class Poses:
             _pose(m.astype(np.float64), c, position)
             for m, c in zip(self._layers.models, self._middles, strict=True)
         ]
+        if self._arc is not None:
+            for pose, shift in zip(poses, self._arc.at(position), strict=True):
+                pose[:, 2] += shift
         for pose, shift in zip(poses, self._shifts(poses, position), strict=True):
             pose[:, 2] += shift
         out: list[tuple[Array, Array]] = []

@@ -156,6 +156,7 @@ def _rows(text: str) -> dict[str, str]:
         *(s.value for s in messages.JobState),
         *(c.value for c in messages.Colour),
         *messages.MorphRequest.FILE_FORMATS,
+        *messages.MorphRequest.PATHS,
         *messages.Diffusion.RESCHEDULES,
     ],
 )

@@ -102,7 +102,8 @@ class MorphRequest:
 
     `positions` holds one tuple per segment (one fewer than keyframes); drawing `index` of an event counts
     through all segments in order. `file_format` is `auto` (the keyframes' own depth: png or exr), `png8`,
-    `png16`, `exr-half` or `exr-float`.
+    `png16`, `exr-half` or `exr-float`. `path` is `straight` (each segment for itself) or `arc` (motion runs
+    through the keyframes without corners; it takes as long as their `frame` numbers say).
     """
 
     keyframes: tuple[KeyframeImage, ...]
@@ -111,8 +112,10 @@ class MorphRequest:
     seed: int = 0
     file_format: str = "auto"
     diffusion: Diffusion = Diffusion()
+    path: str = "straight"
 
     FILE_FORMATS: ClassVar[tuple[str, ...]] = ("auto", "png8", "png16", "exr-half", "exr-float")
+    PATHS: ClassVar[tuple[str, ...]] = ("straight", "arc")
 
     def check(self) -> None:
         """Refuses what no engine could do: TooFewKeyframes, BadSetting."""
@@ -130,6 +133,8 @@ class MorphRequest:
         if self.file_format not in self.FILE_FORMATS:
             choices = ", ".join(self.FILE_FORMATS)
             raise BadSetting(name="file format", value=self.file_format, detail=f"choose one of {choices}")
+        if self.path not in self.PATHS:
+            raise BadSetting(name="path", value=self.path, detail=f"choose one of {', '.join(self.PATHS)}")
 
     @property
     def total(self) -> int:

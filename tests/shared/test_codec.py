@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keytween_wire import PROTOCOL
 from keytween_wire.codec import decode, encode, number_of, pack_dataclass, unpack_dataclass
-from keytween_wire.errors import MessageError, MessageTooLarge, ProtocolMismatch, UnknownMessage
+from keytween_wire.errors import BadSetting, MessageError, MessageTooLarge, ProtocolMismatch, UnknownMessage
 from keytween_wire.messages import (
     MESSAGES,
     Colour,
@@ -141,6 +141,18 @@ def test_sizes_are_checked_before_anything_is_unpacked() -> None:
         decode([header, pack({}), b"\x00" * 11], limits=limits)
     with pytest.raises(MessageError, match="3 blobs"):
         decode([header, pack({}), b"", b"", b""], limits=limits)
+
+
+def test_a_straight_path_is_not_mentioned_so_that_older_daemons_still_understand() -> None:
+    assert b"path" not in pack_dataclass(REQUEST)
+    arc = dataclasses.replace(REQUEST, path="arc")
+    assert arc != REQUEST
+    assert unpack_dataclass(MorphRequest, pack_dataclass(arc)) == arc
+
+
+def test_a_path_that_is_not_known_is_refused_with_the_choices() -> None:
+    with pytest.raises(BadSetting, match="straight, arc"):
+        dataclasses.replace(REQUEST, path="wavy").check()
 
 
 def test_a_request_is_kept_as_it_was() -> None:

@@ -72,10 +72,13 @@ class _Pairs:
         """Matches a pair; with an arc, also keeps what its neighbours need of it."""
         first, second = self.keyframes[segment : segment + 2]
         still = first.pixels.dtype == second.pixels.dtype and np.array_equal(first.pixels, second.pixels)
-        seen = () if still and not self._arc else (look(first), look(second))
-        motion = self._motions[segment] = None if still else match(*seen)
+        if still and not self._arc:
+            self._motions[segment] = None
+            return
+        seen = look(first), look(second)
+        motion = self._motions[segment] = None if still else match(seen[0], seen[1])
         if self._arc and (still or motion is not None):
-            self._legs[segment] = arcs.leg_of(motion, *seen, self._frames[segment])
+            self._legs[segment] = arcs.leg_of(motion, seen[0], seen[1], self._frames[segment])
 
     def stage(self, segment: int) -> Stage | None:
         """The pair, ready to draw; None where nothing moves or nothing corresponds."""

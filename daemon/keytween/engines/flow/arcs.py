@@ -64,9 +64,9 @@ def leg_of(motion: Motion | None, first: Array, second: Array, frames: float) ->
     """The segment between two pictures (H, W, C) as their matcher saw them; without a motion it rests."""
     pair = reduced(first, SIDE), reduced(second, SIDE)
     height, width = pair[0].shape[:2]
-    if motion is None:
-        motions = starts = (np.zeros((height, width, 2), np.float32),) * 2
-    else:
+    still = np.zeros((height, width, 2), np.float32)
+    motions = starts = still, still
+    if motion is not None:
         motions = resized(motion.there, height, width), resized(motion.back, height, width)
         begin = [resized(b.bow - b.lean, height, width) for b in motion.bends]
         starts = motions[0] + begin[0], motions[1] + begin[1]
@@ -84,7 +84,7 @@ def arc(before: Leg | None, own: Leg, after: Leg | None, layers: Layers) -> Arc 
     bends = both(lambda i: _through(changes[i], _carried(changes[1 - i], own.motions[i]), own.motions[i]))
     steps = [None if leg is None else _layer_change(own, i, leg, layers) for i, leg in enumerate(around)]
     ways = _middles(own.motions[0], _masks(own, 0, layers, own.known[0]))
-    shifts = _through(*steps, ways)
+    shifts = _through(steps[0], steps[1], ways)
     scale = np.float32(1 / max(own.motions[0].shape[:2]))
     return Arc(bends, Bend(shifts.bow * scale, shifts.lean * scale))
 
@@ -92,9 +92,7 @@ def arc(before: Leg | None, own: Leg, after: Leg | None, layers: Layers) -> Arc 
 def joined(bend: Bend, other: Bend) -> Bend:
     """Both bends in one, in pixels of the other's grid."""
     height, width = other.bow.shape[:2]
-    return Bend(
-        resized(bend.bow, height, width) + other.bow, resized(bend.lean, height, width) + other.lean
-    )
+    return Bend(resized(bend.bow, height, width) + other.bow, resized(bend.lean, height, width) + other.lean)
 
 
 def durations(frames: Sequence[int]) -> list[float]:
@@ -115,7 +113,7 @@ def _change(own: Leg, which: int, neighbour: Leg) -> Array:
     known = own.known[which] * neighbour.known[1 - which]
     calm = smoothed(change, known, SPREAD, groups=own.groups[which], rest=FLAT)
     # What its neighbours said must not move a pixel that stands still.
-    return _at_most(calm, STEEPEST * _length(start))
+    return _at_most(calm, np.float32(STEEPEST) * _length(start))
 
 
 def _velocity(own: Leg, go: Array, neighbour: Leg, come: Array) -> Array:
@@ -123,7 +121,8 @@ def _velocity(own: Leg, go: Array, neighbour: Leg, come: Array) -> Array:
     share = np.float32(own.frames / (own.frames + neighbour.frames))
     come = come * np.float32(own.frames / neighbour.frames)
     least = np.minimum(_length(come), _length(go))
-    return _at_most(share * come + (1 - share) * go, STEEPEST * least)
+    mean = go + share * (come - go)
+    return _at_most(mean, np.float32(STEEPEST) * least)
 
 
 def _layer_change(own: Leg, which: int, neighbour: Leg, layers: Layers) -> Array:
@@ -164,7 +163,8 @@ def _through(near: Array | None, far: Array | None, way: Array) -> Bend:
         near = np.zeros_like(way) if far is None else _across(far, way)
     if far is None:
         far = _across(near, way)
-    return Bend((near + far) / 2, (far - near) / 2)
+    half = np.float32(0.5)
+    return Bend(half * (near + far), half * (far - near))
 
 
 def _across(change: Array, way: Array) -> Array:

@@ -114,9 +114,8 @@ def between(first: Toon, second: Toon, position: float) -> Toon:
     whole = [(toon.kind, toon.style, toon.backdrop) for toon in (first, second)]
     if whole[0] != whole[1]:
         raise ValueError(f"nothing is known between {whole[0]} and {whole[1]}")
-    looks, pose = (
-        _mixed(a, b, position) for a, b in ((first.looks, second.looks), (first.pose, second.pose))
-    )
+    looks = _mixed(first.looks, second.looks, position)
+    pose = _mixed(first.pose, second.pose, position)
     return replace(first, looks=looks, pose=pose)
 
 

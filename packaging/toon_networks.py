@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from keytween.toon.casting import COLOUR_NAMES, WORDS
@@ -49,7 +48,7 @@ def new_unet() -> UNet2DConditionModel:
         sample_size=SIDE // FACTOR,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        block_out_channels=(96, 160),
+        block_out_channels=(64, 128),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
@@ -79,7 +78,7 @@ def new_text_encoder() -> CLIPTextModel:
 
 
 def new_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A tokenizer whose files lie in the folder: each of our words is one token, others are spelt."""
+    """A tokenizer whose files lie in the folder: our words are few tokens, others are spelt."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary()), "utf-8")
     lines = ["#version: 0.2", *(f"{left} {right}" for left, right in _merges())]
@@ -99,7 +98,7 @@ def vocabulary() -> dict[str, int]:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """The merges that make each known word one token, letter by letter."""
+    """The merges that known words are built with, letter by letter; where two disagree, it is two tokens."""
     found: dict[tuple[str, str], None] = {}
     for word in (*WORDS, *COLOUR_NAMES):
         left = word[0]
@@ -135,7 +134,8 @@ def save_pipeline(
     folder: Path, *, vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel
 ) -> None:
     """Writes a checkpoint in diffusers layout, in half precision."""
-    parts: list[nn.Module] = [vae.half(), unet.half(), text_encoder.half()]
+    networks: list[Any] = [vae, unet, text_encoder]
+    parts: list[Any] = [n.half().to(memory_format=torch.contiguous_format) for n in networks]
     pipeline = StableDiffusionPipeline(
         vae=parts[0],
         unet=parts[1],

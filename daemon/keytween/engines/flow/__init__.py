@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from keytween.engines import FLOW
 from keytween.engines.base import Frame, Progress
-from keytween.engines.dissolve import dissolve, premultiplied, straight, template, with_channels
+from keytween.engines.dissolve import dissolve, premultiplied, template, with_channels
 from keytween.engines.flow import arcs
 from keytween.engines.flow.arcs import Leg
 from keytween.engines.flow.drawing import Stage
 from keytween.engines.flow.matching import Motion, match
-from keytween.images import Picture, as_float, like
+from keytween.images import Picture, as_float
 from keytween_wire.messages import Colour, EngineInfo, MorphRequest
 
 Array = NDArray[np.float32]
@@ -114,7 +114,7 @@ def _picture(stage: Stage | None, first: Picture, second: Picture, position: flo
         return second if position else first
     if stage is None:
         return dissolve(first, second, position)
-    return like(straight(stage.draw(position)), template(first, second))
+    return stage.draw(position, template(first, second))
 
 
 def look(picture: Picture) -> Array:

@@ -121,7 +121,7 @@ def _velocity(own: Leg, go: Array, neighbour: Leg, come: Array) -> Array:
     share = np.float32(own.frames / (own.frames + neighbour.frames))
     come = come * np.float32(own.frames / neighbour.frames)
     least = np.minimum(_length(come), _length(go))
-    mean = go + share * (come - go)
+    mean = np.asarray(go + share * (come - go), np.float32)
     return _at_most(mean, np.float32(STEEPEST) * least)
 
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from keytween.engines.dissolve import straight
 from keytween.engines.flow.arcs import Arc, joined
 from keytween.engines.flow.bending import Bend
-from keytween.engines.flow.coarse import blurred
+from keytween.engines.flow.coarse import blurred, both
 from keytween.engines.flow.layers import SEARCHED, Labels, backwards, in_pixels
 from keytween.engines.flow.matching import Motion, fetched, grid, reduced, resized
 from keytween.engines.flow.posing import Poses
+from keytween.images import Picture, like
 
 Array = NDArray[np.float32]
 Maps = Sequence[tuple[Array, Array]]
 View = tuple[Array, NDArray[np.uint8]]
+Box = tuple[int, int, int, int]
 
 THROW_SIDE = 224
 """The longest side at which searched motion is thrown forward; the fine motion corrects it afterwards."""
-BAND = 1 << 20
-"""How many pixels are drawn at once: large pictures are drawn in bands, so that memory stays small."""
+BAND, HANDS = 1 << 17, 2
+"""Pictures are drawn in bands of so many pixels, so that memory stays small; and so many bands at once."""
+COVERED = 0.5
+"""From this cover on, a place is shown by the searched motion's pixels."""
 SAME = 3.0
 """Motions closer than this, in pixels, belong to one surface."""
 
@@ -32,7 +39,8 @@ SAME = 3.0
 class Side:
     """One keyframe's pixels (H, W, C) premultiplied, and its fine motion with labels (h, w).
 
-    `masks` say where each model's pixels are, and in which rows and columns; `small` is what is thrown.
+    `masks` say where each model's pixels are, and `boxes` the left, top, width and height of that;
+    `small` is what is thrown.
     """
 
     pixels: Array
@@ -41,6 +49,7 @@ class Side:
     trust: Array
     labels: Labels
     masks: Sequence[NDArray[np.uint8]]
+    boxes: Sequence[Sequence[int]]
     small: Array
     rank: Array
 
@@ -53,11 +62,24 @@ class Side:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thrown:
-    """The searched motion's pixels at a position: the way they came, and how well they cover each place."""
+    """The searched motion's pixels at a position: the way they came, and how well they cover each place.
+
+    `box` says in parts of the height and width where they cover enough: top, bottom, left, right.
+    """
 
     way: Array
     cover: Array
     exact: Array
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """What a position shows of one keyframe: the places in it, (h, w, 2), and how much they count, (h, w)."""
+
+    thrown: Thrown | None
+    places: Array
+    weight: Array
 
 
 class Stage:
@@ -73,33 +95,46 @@ class Stage:
         self._ground = _ground(motion)
         self._bounded = bounded
 
-    def draw(self, position: float) -> Array:
-        """The premultiplied picture (H, W, C) at a position; beyond 0..1 the motion goes on."""
-        share = np.float32(min(max(position, 0.0), 1.0))
-        maps = self._poses.to_side(position)
-        shares = position, 1 - position
-        thrown = [_thrown(s, p) for s, p in zip(self._sides, shares, strict=True)]
-        fine = self._sides[0].labels.shape
-        views = [self._view(i, maps, thrown[i], fine, (0, fine[0])) for i in (0, 1)]
-        weights = [w * self._weight(i, *views[i]) for i, w in enumerate((1 - share, share))]
-        mix = np.asarray(weights[1] / (weights[0] + weights[1]), np.float32)
-        return self._drawn(maps, thrown, views, mix)
+    def draw(self, position: float, template: Picture) -> Picture:
+        """The drawing at a position, like the template in all but its pixels.
 
-    def _drawn(self, maps: Maps, thrown: Sequence[Thrown | None], views: Sequence[View], mix: Array) -> Array:
+        Beyond 0..1 the motion goes on.
+        """
+        maps = self._poses.to_side(position)
+        sights = both(lambda i: self._sight(i, maps, position))
+        share = np.float32(min(max(position, 0.0), 1.0))
+        first, second = sights[0].weight * (1 - share), sights[1].weight * share
+        return self._drawn(maps, sights, np.asarray(second / (first + second), np.float32), template)
+
+    def _sight(self, which: int, maps: Maps, position: float) -> Sight:
+        side = self._sides[which]
+        thrown = _thrown(side, position if which == 0 else 1 - position)
+        height, width = side.labels.shape
+        places, known = self._view(which, maps, thrown, (height, width), (0, height))
+        return Sight(thrown, places, self._weight(which, places, known))
+
+    def _drawn(self, maps: Maps, sights: tuple[Sight, Sight], mix: Array, template: Picture) -> Picture:
         height, width, channels = self._sides[0].pixels.shape
-        out = np.empty((height, width, channels), np.float32)
-        rows = max(1, BAND // width)
-        for top in range(0, height, rows):
+        out = np.empty((height, width, channels), template.pixels.dtype)
+
+        def fill(top: int) -> None:
             band = top, min(top + rows, height)
-            if mix.shape == (height, width):
-                part = mix[band[0] : band[1]]
-                seen = [v[0][band[0] : band[1]] for v in views]
-            else:
-                part = _band_of(mix, (height, width), band)
-                seen = [self._view(i, maps, thrown[i], (height, width), band)[0] for i in (0, 1)]
-            shown = [self._shown(i, seen[i]) for i in (0, 1)]
-            out[band[0] : band[1]] = self._blend(shown[0], shown[1], part)
-        return out
+            part = _rows_of(mix, (height, width), band)
+            shown = [self._shown(i, self._places(i, maps, sights[i], (height, width), band)) for i in (0, 1)]
+            out[band[0] : band[1]] = like(straight(self._blend(shown[0], shown[1], part)), template).pixels
+
+        rows = max(1, BAND // width)
+        with ThreadPoolExecutor(HANDS) as hands:
+            for _ in hands.map(fill, range(0, height, rows)):
+                pass
+        return Picture(out, template.colour, template.colour_source)
+
+    def _places(
+        self, which: int, maps: Maps, sight: Sight, size: tuple[int, int], band: tuple[int, int]
+    ) -> Array:
+        if sight.weight.shape == size:
+            return sight.places[band[0] : band[1]]
+        return self._view(which, maps, sight.thrown, size, band)[0]
 
     def _shown(self, which: int, places: Array) -> Array:
         how = cv2.INTER_CUBIC if self._bounded else cv2.INTER_LINEAR
@@ -121,10 +156,11 @@ class Stage:
             if label == SEARCHED:
                 if thrown is not None:
                     _lay_thrown(places, known, thrown, size, band)
-            elif side.masks[label - 1].any():
-                _lay_model(places, known, side.masks[label - 1], maps[label - 1][which], size, band)
-        known[_beyond(places, size)] = 0
-        return places, known
+            elif side.boxes[label - 1][2]:
+                _lay_model(places, known, side, label, maps[label - 1][which], size, band)
+        inside = cv2.inRange(places, (-1.0, -1.0, 0.0, 0.0), (float(size[1]), float(size[0]), 0.0, 0.0))
+        # Beyond the picture nobody knows what is there.
+        return places, cv2.bitwise_and(known, inside)  # pyright: ignore
 
     def _weight(self, which: int, places: Array, known: NDArray[np.uint8]) -> Array:
         trust = fetched(self._sides[which].trust, places)
@@ -154,31 +190,37 @@ def _side(motion: Motion, which: int, pixels: Array, bend: Bend) -> Side:
     masks = [(labels == k).astype(np.uint8) * np.uint8(255) for k in range(1, len(motion.layers.front))]
     small = reduced(flow, THROW_SIDE)
     small = resized(flow, *small.shape[:2]) if small.shape != flow.shape else flow
-    return Side(pixels, flow, bend, trust, labels, masks, small, reduced(rank, THROW_SIDE))
+    boxes = [cv2.boundingRect(mask) for mask in masks]
+    return Side(pixels, flow, bend, trust, labels, masks, boxes, small, reduced(rank, THROW_SIDE))
 
 
-def _affine_places(model: Array, size: tuple[int, int], box: tuple[int, int, int, int]) -> Array:
+def _affine_places(model: Array, size: tuple[int, int], box: Box) -> Array:
     """Where a map (2, 3) in parts takes a box's pixels (top, bottom, left, right), in pixels of `size`."""
+    return _spread(in_pixels(model, max(size)), box)
+
+
+def _spread(m: Array, box: Box) -> Array:
+    """Where a map (2, 3) takes a box's pixels (top, bottom, left, right), (h, w, 2)."""
     top, bottom, left, right = box
-    m = in_pixels(model, max(size))
-    x = np.arange(left, right, dtype=np.float32)[None, :]
-    y = np.arange(top, bottom, dtype=np.float32)[:, None]
-    out = np.empty((bottom - top, right - left, 2), np.float32)
-    for i in (0, 1):
-        np.add(m[i, 0] * x, m[i, 1] * y + m[i, 2], out=out[..., i])
-    return out
+    x = np.arange(left, right, dtype=np.float32)[:, None] * m[:, 0]
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] * m[:, 1] + m[:, 2]
+    # As complex numbers: numpy adds these pairs at once.
+    out = x.astype(np.float32).view(np.complex64).T + y.astype(np.float32).view(np.complex64)
+    return out.view(np.float32).reshape(bottom - top, right - left, 2)
 
 
 def _lay_model(
     places: Array,
     known: NDArray[np.uint8],
-    mask: NDArray[np.uint8],
+    side: Side,
+    label: int,
     model: Array,
     size: tuple[int, int],
     band: tuple[int, int],
 ) -> None:
     """Puts a model's pixels on top, wherever its mask has come to lie."""
-    box = _reach(mask, model, size, band)
+    mask = side.masks[label - 1]
+    box = _reach(mask.shape, side.boxes[label - 1], model, size, band)
     if box is None:
         return
     top, bottom, left, right = box
@@ -197,22 +239,16 @@ def _lay_model(
     np.maximum(known[rows, left:right], seen & 1, out=known[rows, left:right])
 
 
-def _beyond(places: Array, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which places lie outside a picture of that size: nobody knows what is there."""
-    across, down = places[..., 0], places[..., 1]
-    return (across < -1) | (across > size[1]) | (down < -1) | (down > size[0])
-
-
 def _reach(
-    mask: NDArray[np.uint8], model: Array, size: tuple[int, int], band: tuple[int, int]
-) -> tuple[int, int, int, int] | None:
-    """The box (top, bottom, left, right) of a band that a mask can reach."""
-    left, top, wide, tall = cv2.boundingRect(mask)
-    corners = np.float32([[x, y] for x in (left, left + wide) for y in (top, top + tall)]) / max(mask.shape)
+    shape: tuple[int, ...], covered: Sequence[int], model: Array, size: tuple[int, int], band: tuple[int, int]
+) -> Box | None:
+    """The box of a band (top, bottom, left, right) that a mask of this shape, covered so far, can reach."""
+    left, top, wide, tall = covered
+    corners = np.float32([[x, y] for x in (left, left + wide) for y in (top, top + tall)]) / max(shape)
     ahead = backwards(model)
     ends = (corners @ ahead[:, :2].T + ahead[:, 2]) * max(size)
     least, most = np.floor(ends.min(0)).astype(int) - 1, np.ceil(ends.max(0)).astype(int) + 2
-    if left == 0 or top == 0 or left + wide == mask.shape[1] or top + tall == mask.shape[0]:
+    if left == 0 or top == 0 or left + wide == shape[1] or top + tall == shape[0]:
         # A shape that the frame cuts goes on beyond it.
         least, most = np.array([0, 0]), np.array([size[1], size[0]])
     box = max(least[1], band[0]), min(most[1], band[1]), max(least[0], 0), min(most[0], size[1])
@@ -223,39 +259,49 @@ def _thrown(side: Side, share: float) -> Thrown | None:
     if not side.rank.any():
         return None
     way, cover = _throw(side.way(side.small, share), side.rank)
-    return Thrown(_healed(way, cover), cover, side.way(side.motion, share))
+    left, top, wide, tall = cv2.boundingRect(cv2.compare(cover, COVERED, cv2.CMP_GT))
+    if not wide:
+        return None
+    height, width = cover.shape
+    # Between two pixels of which one is covered well, the cover is enough nearly up to the other.
+    box = (top - 1) / height, (top + tall + 1) / height, (left - 1) / width, (left + wide + 1) / width
+    return Thrown(_healed(way, cover), cover, side.way(side.motion, share), box)
 
 
-def _band_of(field: Array, size: tuple[int, int], band: tuple[int, int]) -> Array:
-    """Some rows of a field (h, w) or (h, w, 2) at a larger size; a way's displacements are scaled along."""
-    height, width = field.shape[:2]
-    x = (np.arange(size[1], dtype=np.float32) + 0.5) * np.float32(width / size[1]) - np.float32(0.5)
-    y = (np.arange(*band, dtype=np.float32) + 0.5) * np.float32(height / size[0]) - np.float32(0.5)
-    across, down = np.meshgrid(x, y)
-    out = cv2.remap(field, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return out * np.float32(size[1] / width) if field.ndim == 3 else out
+def _rows_of(field: Array, size: tuple[int, int], band: tuple[int, int]) -> Array:
+    if field.shape[:2] == size:
+        return field[band[0] : band[1]]
+    return _box_of(field, size, (band[0], band[1], 0, size[1]))
+
+
+def _box_of(field: Array, size: tuple[int, int], box: Box) -> Array:
+    """A box of a field (h, w) or (h, w, 2) at a larger size; a way's displacements are scaled along."""
+    down, across = field.shape[0] / size[0], field.shape[1] / size[1]
+    places = _spread(np.array([[across, 0, across / 2 - 0.5], [0, down, down / 2 - 0.5]]), box)
+    out = fetched(field, places)
+    return out * np.float32(1 / across) if field.ndim == 3 else out
 
 
 def _lay_thrown(
     places: Array, known: NDArray[np.uint8], thrown: Thrown, size: tuple[int, int], band: tuple[int, int]
 ) -> None:
     """Puts the searched motion's pixels on top, wherever they cover enough."""
-    cover = _band_of(thrown.cover, size, band)
-    seen = cv2.compare(cover, 0.5, cv2.CMP_GT)
-    if not seen.any():
+    top, bottom = max(band[0], int(thrown.box[0] * size[0])), min(band[1], math.ceil(thrown.box[1] * size[0]))
+    left, right = max(0, int(thrown.box[2] * size[1])), min(size[1], math.ceil(thrown.box[3] * size[1]))
+    if top >= bottom or left >= right:
         return
-    way = _band_of(thrown.way, size, band)
-    own = np.dstack(np.meshgrid(np.arange(size[1], dtype=np.float32), np.arange(*band, dtype=np.float32)))
+    box = top, bottom, left, right
+    seen = cv2.compare(_box_of(thrown.cover, size, box), COVERED, cv2.CMP_GT)
+    way = _box_of(thrown.way, size, box)
+    own = _spread(np.eye(2, 3), box)
     scale = thrown.exact.shape[1] / size[1]
-    at = (
-        cv2.subtract(own, way)
-        if scale == 1
-        else (own - way + np.float32(0.5)) * np.float32(scale) - np.float32(0.5)
-    )
+    at = cv2.subtract(own, way)
+    if scale != 1:
+        at = (at + np.float32(0.5)) * np.float32(scale) - np.float32(0.5)
     exact = fetched(thrown.exact, at) * np.float32(1 / scale)
-    way = _corrected(way, exact)
-    cv2.copyTo(cv2.subtract(own, way), seen, places)
-    np.maximum(known, seen & 1, out=known)
+    there = slice(top - band[0], bottom - band[0]), slice(left, right)
+    cv2.copyTo(cv2.subtract(own, _corrected(way, exact)), seen, places[there])
+    np.maximum(known[there], seen & 1, out=known[there])
 
 
 def _corrected(thrown: Array, exact: Array) -> Array:

@@ -39,7 +39,7 @@ GROW = 0.004
 """How far layers in front reach over their border, as a share of the longest side."""
 OUTSIDE = 0.14
 """What it costs to have left the picture, as a difference of colours."""
-UNSEEN = 9.0
+UNSEEN = 3.0
 """What it costs that the other picture does not follow the same motion at the place it leads to."""
 LEAST = 0.0015
 """The smallest share of the picture that is worth a motion of its own."""
@@ -206,7 +206,7 @@ def _regions(picture: Array, colours: Array) -> NDArray[np.intp]:
 def _usual(shares: Array, regions: NDArray[np.intp]) -> Array:
     """What speaks for each label because the pixel's region mostly follows it, (K + 1, h, w), at most 0."""
     sums = np.stack([np.bincount(regions.ravel(), s.ravel()) for s in shares])
-    common = sums / np.maximum(sums.sum(0), 1e-6)
+    common = sums / np.maximum(sums.max(0), 1e-6)
     return (np.float32(WHOLE) * np.log(common + 0.03)).astype(np.float32)[:, regions]
 
 

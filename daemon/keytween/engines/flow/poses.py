@@ -159,7 +159,7 @@ def _aligned(shape: Shape, other: Shape, first: Array, second: Array) -> tuple[f
         return float(off + np.float32(0.3) * missed)
 
     grown = math.sqrt(other.area / shape.area)
-    turn = float(min(TURNS, key=lambda t: price(_turned(t, grown), other.middle) + 1e-5 * abs(t)))
+    turn = float(min(TURNS, key=lambda t: price(_turned(t, grown), other.middle) + 2e-4 * abs(t)))
     best: Fit = price(_turned(turn, grown), other.middle), turn, grown, other.middle
     for step in (1.0, 0.5, 0.25):
         best = _improved(best, price, step)
@@ -236,7 +236,7 @@ def _found_part(
             off = cv2.matchTemplate(second, piece, cv2.TM_SQDIFF, mask=weight) / (weight.sum() + 1e-6)
             half = side // 2
             here = near[half : half + off.shape[0], half : half + off.shape[1]]
-            off = np.where(here, off, np.float32(9)) + np.float32(1e-5 * abs(turn))
+            off = np.where(here, off, np.float32(9)) + np.float32(1e-4 * abs(turn))
             y, x = np.unravel_index(off.argmin(), off.shape)
             if off[y, x] < best:
                 best = float(off[y, x])

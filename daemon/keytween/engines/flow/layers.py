@@ -43,7 +43,7 @@ UNSEEN = 3.0
 """What it costs that the other picture does not follow the same motion at the place it leads to."""
 LEAST = 0.0015
 """The smallest share of the picture that is worth a motion of its own."""
-ROUNDS = 3
+ROUNDS, MOST = 2, 10
 MOST_TURN = math.radians(100)
 SEARCHED, STILL = 0, 1
 UNMOVED: Array = np.eye(2, 3, dtype=np.float32)
@@ -90,7 +90,7 @@ class Layers:
 def find_layers(pair: Pair, flows: Pair, proposals: Sequence[Array], colours: Array) -> Layers:
     """The layers of two pictures (h, w, C), for a searched motion (h, w, 2) each and proposed ones (2, 3)
     from the first to the second, in parts of the longest side; `colours` are the pictures' chief ones."""
-    models = _distinct([UNMOVED, *proposals], *pair[0].shape[:2])
+    models = _promising(pair, _distinct([UNMOVED, *proposals], *pair[0].shape[:2]))
     shares = _given(pair, flows, models, colours)
     for _ in range(ROUNDS):
         owner = shares[0].argmax(0)
@@ -388,6 +388,19 @@ def _distinct(models: Sequence[Array], height: int, width: int) -> list[Array]:
             kept.append(model)
             fields.append(field)
     return kept
+
+
+def _promising(pair: Pair, models: Sequence[Array]) -> list[Array]:
+    """Standing still, and those of the other motions that most often fit best: there may be very many."""
+    if len(models) <= MOST:
+        return list(models)
+    bounds = _bounds(pair[1])
+    size = pair[0].shape[:2]
+    costs = [_mismatch(pair[0], bounds, affine_field(m, *size)) for m in models]
+    best = np.argmin(costs, axis=0)
+    wins = [int((best == k).sum()) for k in range(len(models))]
+    most = sorted(range(1, len(models)), key=lambda k: -wins[k])[: MOST - 1]
+    return [models[0], *(models[k] for k in sorted(most))]
 
 
 def _worthwhile(models: Sequence[Array], shares: Pair) -> list[Array]:

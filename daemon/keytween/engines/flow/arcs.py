@@ -18,6 +18,7 @@ from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.coarse import blurred, both, chief_colours, difference, membership, smoothed
 from keytween.engines.flow.layers import Layers
 from keytween.engines.flow.matching import Motion, agreement, moved, reduced, resized
+from keytween.engines.flow.posing import middle, put
 
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
@@ -82,11 +83,9 @@ def arc(before: Leg | None, own: Leg, after: Leg | None, layers: Layers) -> Arc 
         return None
     changes = [None if leg is None else _change(own, i, leg) for i, leg in enumerate(around)]
     bends = both(lambda i: _through(changes[i], _carried(changes[1 - i], own.motions[i]), own.motions[i]))
-    steps = [None if leg is None else _layer_change(own, i, leg, layers) for i, leg in enumerate(around)]
-    ways = _middles(own.motions[0], _masks(own, 0, layers, own.known[0]))
-    shifts = _through(steps[0], steps[1], ways)
-    scale = np.float32(1 / max(own.motions[0].shape[:2]))
-    return Arc(bends, Bend(shifts.bow * scale, shifts.lean * scale))
+    middles = [_middles(layers, i) for i in (0, 1)]
+    steps = [None if g is None else _layer_change(own, i, g, layers, middles) for i, g in enumerate(around)]
+    return Arc(bends, _through(steps[0], steps[1], middles[1] - middles[0]))
 
 
 def joined(bend: Bend, other: Bend) -> Bend:
@@ -125,29 +124,45 @@ def _velocity(own: Leg, go: Array, neighbour: Leg, come: Array) -> Array:
     return _at_most(mean, np.float32(STEEPEST) * least)
 
 
-def _layer_change(own: Leg, which: int, neighbour: Leg, layers: Layers) -> Array:
+def _middles(layers: Layers, which: int) -> Array:
+    """The middles of whole shapes in one of the pictures, (K, 2) in parts of the longest side."""
+    first = [middle(layers, label) for label in range(1, len(layers.front))]
+    there = first if which == 0 else [put(m, c) for m, c in zip(layers.models, first, strict=True)]
+    return np.asarray(there, np.float32).reshape(len(first), 2)
+
+
+def _layer_change(own: Leg, which: int, neighbour: Leg, layers: Layers, middles: Sequence[Array]) -> Array:
     """The same for the middles of whole shapes, (K, 2): they have turns of their own and no bend."""
     known = own.known[which] * neighbour.known[1 - which]
-    masks = _masks(own, which, layers, known)
-    go = _middles(own.motions[which], masks)
-    come = -_middles(neighbour.motions[1 - which], masks)
-    return _velocity(own, go, neighbour, come) - go
-
-
-def _masks(own: Leg, which: int, layers: Layers, known: Array) -> list[NDArray[np.bool_]]:
-    """For each layer the pixels that know its velocity; none where they are too few to speak for it."""
     labels = layers.labels_at(which, *known.shape)
-    out: list[NDArray[np.bool_]] = []
-    for label in range(1, len(layers.front)):
-        mask = labels == label
-        sure = mask & (known > 0.5)
-        out.append(sure & (sure.sum() >= ENOUGH * mask.sum()))
-    return out
+    go = middles[1 - which] - middles[which]
+    come = go.copy()
+    sure = np.zeros((len(go), 1), bool)
+    for i, place in enumerate(middles[which]):
+        inside = labels == i + 1
+        seen = inside & (known > 0.5)
+        if seen.sum() > ENOUGH * inside.sum():
+            sure[i] = True
+            come[i] = -_motion_at(neighbour.motions[1 - which], seen, place)
+    return np.where(sure, _velocity(own, go, neighbour, come) - go, np.float32(0))
 
 
-def _middles(motion: Array, masks: Sequence[NDArray[np.bool_]]) -> Array:
-    found = [np.median(motion[m], axis=0) if m.any() else np.zeros(2) for m in masks]
-    return np.asarray(found, np.float32).reshape(len(masks), 2)
+def _motion_at(motion: Array, inside: NDArray[np.bool_], place: Array) -> Array:
+    """The motion (2,) at a place, both in parts of the longest side, by the plane through most of the pixels.
+
+    Their mean would not do: what turns has a mean that belongs to the middle of these pixels alone.
+    """
+    side = max(inside.shape)
+    y, x = np.nonzero(inside)
+    basis = np.stack([np.ones(len(x)), (x + 0.5) / side - place[0], (y + 0.5) / side - place[1]], axis=1)
+    values = motion[inside].astype(np.float64)
+    weight = np.ones((len(x), 1))
+    plane = np.zeros((3, 2))
+    for _ in range(4):
+        normal = basis.T @ (basis * weight) + np.diag([1e-6, 1e-3, 1e-3])
+        plane = np.linalg.solve(normal, basis.T @ (values * weight))
+        weight = 1 / (1 + np.square(values - basis @ plane).sum(1, keepdims=True))
+    return (plane[0] / side).astype(np.float32)
 
 
 def _carried(change: Array | None, motion: Array) -> Array | None:

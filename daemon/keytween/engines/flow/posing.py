@@ -39,7 +39,7 @@ class Poses:
     def __init__(self, layers: Layers, shifts: Bend | None = None) -> None:
         self._layers = layers
         self._arc = shifts
-        self._middles = [_middle(layers, k) for k in range(1, len(layers.front))]
+        self._middles = [middle(layers, k) for k in range(1, len(layers.front))]
         self._joints = _joints(layers)
 
     def to_side(self, position: float) -> list[tuple[Array, Array]]:
@@ -68,7 +68,7 @@ class Poses:
         normal[STILL - 1, STILL - 1] += 1e6
         for joint in self._joints:
             i, j = (k - 1 for k in joint.labels)
-            gap = _put(poses[j], joint.place) - _put(poses[i], joint.place)
+            gap = put(poses[j], joint.place) - put(poses[i], joint.place)
             gap -= _gap_on_the_way(self._layers, joint, position)
             normal[i, i] += 1
             normal[j, j] += 1
@@ -87,13 +87,14 @@ def chained(last: Array, first: Array) -> Array:
     )
 
 
-def _put(model: Doubles | Array, place: Doubles) -> Doubles:
+def put(model: Doubles | Array, place: Doubles) -> Doubles:
+    """Where a map (2, 3) takes a place (2,)."""
     return model[:, :2] @ place + model[:, 2]
 
 
 def _gap_on_the_way(layers: Layers, joint: Joint, position: float) -> Doubles:
     """Where the pictures themselves do not quite hold together, the gap opens evenly."""
-    ends = [_put(layers.models[k - 1].astype(np.float64), joint.place) for k in joint.labels]
+    ends = [put(layers.models[k - 1].astype(np.float64), joint.place) for k in joint.labels]
     return position * (ends[1] - ends[0])
 
 
@@ -103,7 +104,7 @@ def _pose(model: Doubles, middle: Doubles, position: float) -> Doubles:
     turn = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
     stretch = _turned(-turn) @ linear
     kept = _turned(position * turn) @ (np.eye(2) + position * (stretch - np.eye(2)))
-    there = middle + position * (_put(model, middle) - middle)
+    there = middle + position * (put(model, middle) - middle)
     return np.concatenate([kept, (there - kept @ middle)[:, None]], axis=1)
 
 
@@ -111,14 +112,14 @@ def _turned(angle: float) -> Doubles:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def _middle(layers: Layers, label: int) -> Doubles:
+def middle(layers: Layers, label: int) -> Doubles:
     """The middle of what follows a label, in the first picture's parts, as both pictures see it."""
     found: list[Doubles] = []
     for which in (0, 1):
         y, x = np.nonzero(layers.labels[which] == label)
         if len(x):
             place = (np.array([x.mean(), y.mean()]) + 0.5) / max(layers.labels[which].shape)
-            found.append(place if which == 0 else _put(layers.model(label, 1).astype(np.float64), place))
+            found.append(place if which == 0 else put(layers.model(label, 1).astype(np.float64), place))
     return np.mean(found, axis=0) if found else np.array([0.5, 0.5])
 
 

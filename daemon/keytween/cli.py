@@ -26,7 +26,7 @@ from keytween_wire.errors import (
     PictureError,
     RequestError,
 )
-from keytween_wire.messages import Diffusion
+from keytween_wire.messages import Diffusion, MorphRequest
 
 if TYPE_CHECKING:
     from keytween.config import Config
@@ -110,6 +110,7 @@ def _add_morph(commands: Any) -> None:
     add("-n", "--in-betweens", type=int, default=7, help="drawings between two keyframes (default: 7)")
     add("--exposure", type=int, default=1, help="timeline frames each drawing is held for (default: 1)")
     add("--ease", default="linear", help="easing, for example sine-in-out (default: linear)")
+    add("--path", choices=MorphRequest.PATHS, default="straight", help="how motion runs through keyframes")
     add("--fps", type=float, default=DEFAULT_FPS, help="frames per second of the preview (default: 24)")
     add("--engine", default="auto", help="auto, flow, dissolve or diffmorpher (default: auto)")
     add("--seed", type=int, default=0, help="seed for engines that use chance (default: 0)")
@@ -249,6 +250,7 @@ def _morph(options: argparse.Namespace) -> int:
         colour=Colour(options.colour),
         file_format=options.format,
         diffusion=_diffusion(options, config),
+        path=options.path,
         max_megapixels=config.max_megapixels,
     )
     folder = morphs.FrameFolder(options.output, prepared, overwrite=options.overwrite)
@@ -261,7 +263,8 @@ def _morph(options: argparse.Namespace) -> int:
         from keytween.showing import show
 
         title = options.output.name or "Morph"
-        settings = (("easing", options.ease), ("exposure", str(options.exposure)))
+        settings = [("easing", options.ease), ("exposure", str(options.exposure))]
+        settings += [("path", options.path)] if options.path != "straight" else []
         report = show(prepared, folder, title=title, fps=options.fps, seconds=seconds, settings=settings)
         result["report"] = str(report)
     _finish_morph(options, result)

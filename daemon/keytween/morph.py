@@ -80,6 +80,7 @@ def prepare(
     colour: Colour = Colour.AUTO,
     file_format: str = "auto",
     diffusion: Diffusion | None = None,
+    path: str = "straight",
     max_megapixels: float = 100.0,
 ) -> Morph:
     """What to do for these pictures or number patterns, checked before any work is done."""
@@ -90,21 +91,22 @@ def prepare(
     if len(paths) < 2:
         raise TooFewKeyframes(count=len(paths))
     choose(engine)
-    blobs = tuple(_read(path) for path in paths)
+    blobs = tuple(_read(file) for file in paths)
     keyframes = [
         replace(k, easing=easing) for k in spaced(len(paths), in_betweens=in_betweens, exposure=exposure)
     ]
     planned = plan(keyframes, exposure=exposure)
     request = MorphRequest(
         tuple(
-            KeyframeImage(MorphRequest.digest_of(blob), path.suffix.lower(), key.frame, colour, str(path))
-            for path, blob, key in zip(paths, blobs, keyframes, strict=True)
+            KeyframeImage(MorphRequest.digest_of(blob), file.suffix.lower(), key.frame, colour, str(file))
+            for file, blob, key in zip(paths, blobs, keyframes, strict=True)
         ),
         planned.positions(len(paths) - 1),
         engine=engine,
         seed=seed,
         file_format=file_format,
         diffusion=diffusion or Diffusion(),
+        path=path,
     )
     request.check()
     open_keyframes(request, blobs, max_megapixels=max_megapixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from keytween.config import Config
 from keytween.images import read
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
-from keytween_wire.messages import Diffusion, FrameMade
+from keytween_wire.messages import Diffusion, FrameMade, MorphRequest
 
 RUN = [sys.executable, "-m", "keytween.cli"]
 
@@ -296,6 +297,20 @@ def test_switches_and_presets_become_the_requests_settings(
     assert switched == Diffusion(use_lora=False, attention=0.0, adain=False, reschedule="off", fixed_lora=0.5)
     assert settings("--prompt", "a", "--prompt", "b").prompts == ("a", "b")
     assert settings("--lora", "a.safetensors").loras == (str(tmp_path / "a.safetensors"),)
+
+
+def test_an_arc_is_asked_for_and_changes_drawings_where_motion_turns(run: Run, tmp_path: Path) -> None:
+    corner = ((30, 18), (48, 46), (66, 18))
+    keys = [draw_disc(tmp_path / f"{i}.png", centre=place) for i, place in enumerate(corner)]
+    said = ("morph", *keys, "-n", 1, "--engine", "flow", "--json")
+    for path in MorphRequest.PATHS:
+        code, output, _ = run(*said, "--path", path, "-o", tmp_path / path)
+        assert code == 0
+        report = Path(json.loads(output)["report"]).read_text("utf-8")
+        assert ("path" in re.findall(r"<dt>(\w+)", report)) == (path == "arc")
+    straight, arc = (read((tmp_path / path / "0002.png").read_bytes()) for path in MorphRequest.PATHS)
+    assert not np.array_equal(straight.pixels, arc.pixels)
+    assert run(*said, "--path", "wavy", "-o", tmp_path / "wavy")[0] == cli.EXIT_USAGE
 
 
 def test_help_names_every_command(run: Run) -> None:

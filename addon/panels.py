@@ -13,7 +13,7 @@ from keytween_wire.messages import JobState
 
 from . import poller, tween, vse_compat
 from .link import LinkState
-from .status import DIFFMORPHER, JobView, error_from
+from .status import DIFFMORPHER, MOVING, JobView, error_from
 
 DAEMON_LINES = {
     LinkState.OFF: ("Daemon not connected", "UNLINKED"),
@@ -117,6 +117,8 @@ def draw_engine(
     if chosen is not None and not chosen.available:
         for index, line in enumerate(_wrapped(context, chosen.reason)):
             column.label(text=line, icon="BLANK1" if index else "ERROR")
+    if settings.engine in MOVING:
+        column.row(align=True).prop(settings, "path", expand=True)
     if settings.engine == DIFFMORPHER:
         draw_diffusion(column, settings)
     if settings.engine not in ENGINES_WITHOUT_CHANCE:

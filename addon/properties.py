@@ -71,6 +71,11 @@ _PRESET_TEXTS = {
 PRESETS = tuple(
     (name, *_PRESET_TEXTS.get(name, (name.title(), "")), "NONE", _number(name)) for name in Diffusion.PRESETS
 )
+_PATH_TEXTS = {
+    "straight": ("Straight", "Straight from each keyframe to the next"),
+    "arc": ("Arc", "Along an arc through the keyframes, without corners"),
+}
+PATHS = tuple((name, *_PATH_TEXTS.get(name, (name.title(), ""))) for name in MorphRequest.PATHS)
 _ENGINE_NAMES = {DIFFMORPHER: "DiffMorpher"}
 _engine_items: list[tuple[str, str, str, str, int]] = []
 
@@ -131,6 +136,9 @@ class KeytweenSettings(bpy.types.PropertyGroup):
     prompt: bpy.props.StringProperty(
         name="Prompt",
         description="What the pictures show, one sentence for all keyframes; may be empty",
+    )
+    path: bpy.props.EnumProperty(
+        name="Path", description="How motion runs through three or more keyframes", items=PATHS
     )
     file_format: bpy.props.EnumProperty(
         name="Files", description="The in-betweens' file format", items=FORMATS, default="auto"

@@ -18,6 +18,8 @@ from .link import Link
 
 DIFFMORPHER = "diffmorpher"
 """The one engine whose own settings the panel has."""
+MOVING = frozenset({"auto", "flow"})
+"""The engines that may know what moves where, and so can lead it along an arc."""
 
 ENGINES = (
     EngineInfo("flow", "Optical flow on the processor: fast, needs no download"),

@@ -20,7 +20,7 @@ from keytween_wire.timeline import Keyframe, Plan
 from . import insert, poller, preferences, vse_compat
 from .capture import Captured, Look, capture, shows_one_picture
 from .insert import Tween
-from .status import DIFFMORPHER, JobView
+from .status import DIFFMORPHER, MOVING, JobView
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,22 @@ class Settings:
     seed: int
     file_format: str
     diffusion: Diffusion
+    path: str
 
     @classmethod
     def of(cls, scene: bpy.types.Scene) -> Settings:
         """What the panel shows."""
         chosen = scene.keytween
+        engine = chosen.engine or "flow"
         return cls(
-            engine=chosen.engine or "flow",
+            engine=engine,
             exposure=chosen.frames_held,
             count=chosen.in_betweens or None,
             easing=Easing(Interpolation(chosen.interpolation), Mode(chosen.mode)),
             seed=chosen.seed,
             file_format=chosen.file_format,
             diffusion=_diffusion(chosen),
+            path=chosen.path if engine in MOVING else "straight",
         )
 
     def check(self) -> None:
@@ -156,6 +159,7 @@ def _order(
         seed=settings.seed,
         file_format=settings.file_format,
         diffusion=settings.diffusion,
+        path=settings.path,
     )
     request.check()
     job_id = uuid.uuid4().hex

@@ -12,6 +12,7 @@ import pytest
 bpy = pytest.importorskip("bpy")
 
 from .conftest import Daemon, elements, remembered, the_tween  # noqa: E402
+from .test_registration import Recorder  # noqa: E402
 
 Maker = Callable[..., object]
 
@@ -197,6 +198,34 @@ def test_settings_are_what_the_request_says(
     request = extension.tween.order(scene).submission.request
     assert (request.engine, request.seed, request.file_format) == ("flow", 7, "png16")
     assert request.positions == ((0.5,),)
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked"),
+    [("flow", "arc"), ("auto", "arc"), ("dissolve", "straight"), ("diffmorpher", "straight")],
+)
+def test_a_path_is_asked_of_engines_that_move(
+    scene: object, extension: SimpleNamespace, strip_at: Maker, tmp_path: Path, engine: str, asked: str
+) -> None:
+    for start, left in ((1, 4), (5, 20), (13, 40)):
+        strip_at(start, 1, left)
+    scene.keytween.engine = engine
+    scene.keytween.checkpoint = str(tmp_path)
+    assert scene.keytween.path == "straight"
+    scene.keytween.path = "arc"
+    request = extension.tween.order(scene).submission.request
+    assert request.path == asked
+    assert [image.frame for image in request.keyframes] == [1, 5, 13]
+
+
+@pytest.mark.parametrize("engine", ["flow", "auto", "dissolve", "diffmorpher"])
+def test_the_path_is_shown_for_engines_that_move(
+    extension: SimpleNamespace, scene: object, engine: str
+) -> None:
+    said: list[str] = []
+    scene.keytween.engine = engine
+    extension.panels.KEYTWEEN_PT_main.draw(SimpleNamespace(layout=Recorder(said)), bpy.context)
+    assert ("path" in said) == (engine in ("flow", "auto"))
 
 
 def test_inside_an_open_meta_strip_the_tween_goes_into_it(

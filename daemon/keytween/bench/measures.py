@@ -119,17 +119,17 @@ def ssim(made: Seen, truth: Seen) -> float:
 
 def _ssim(first: Array, second: Array) -> float:
     """SSIM of two planes (H, W) in 0..1, without the borders that the window leaves."""
-    mean1, mean2 = _blurred(first), _blurred(second)
-    var1 = _blurred(first * first) - mean1 * mean1
-    var2 = _blurred(second * second) - mean2 * mean2
-    both = _blurred(first * second) - mean1 * mean2
+    mean1, mean2 = blurred(first), blurred(second)
+    var1 = blurred(first * first) - mean1 * mean1
+    var2 = blurred(second * second) - mean2 * mean2
+    both = blurred(first * second) - mean1 * mean2
     c1, c2 = np.float32(0.01**2), np.float32(0.03**2)
     above = (2 * mean1 * mean2 + c1) * (2 * both + c2)
     below = (mean1 * mean1 + mean2 * mean2 + c1) * (var1 + var2 + c2)
     return float((above / below).mean(dtype=np.float64))
 
 
-def _blurred(plane: Array) -> Array:
+def blurred(plane: Array) -> Array:
     """The plane under SSIM's window, smaller by its reach on every side (a small plane: padded first)."""
     reach = _WINDOW
     if min(plane.shape) <= 2 * reach:

@@ -7,16 +7,28 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol
 
-from keytween.bench.scenes import Scene
-from keytween.images import read, write
+from keytween.images import Picture, read, write
+from keytween_wire.messages import Diffusion, KeyframeImage, MorphRequest
 
 SCENE = "shift-quarter"
 """The scene whose keyframes are tweened."""
 
 
-def peak(engine: str, scene: Scene) -> float | None:
+class Drawn(Protocol):
+    """What can be drawn at 0 and at 1."""
+
+    @property
+    def draw(self) -> Callable[[float], Picture]:
+        """Its picture at a position."""
+        ...
+
+
+def peak(engine: str, scene: Drawn, *, diffusion: Diffusion | None = None) -> float | None:
     """The most memory in MB that a process takes for three in-betweens; None where it cannot be measured.
 
     It holds Python, the libraries, the pictures and all that the engine needs.
@@ -25,7 +37,8 @@ def peak(engine: str, scene: Scene) -> float | None:
         files = [Path(folder) / "first.png", Path(folder) / "last.png"]
         for position, file in enumerate(files):
             write(scene.draw(position), file)
-        command = [sys.executable, "-m", "keytween.bench.memory", engine, *map(str, files)]
+        settings = json.dumps(asdict(diffusion or Diffusion()))
+        command = [sys.executable, "-m", "keytween.bench.memory", engine, *map(str, files), settings]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     return float(json.loads(done.stdout)) if done.returncode == 0 else None
 
@@ -33,17 +46,23 @@ def peak(engine: str, scene: Scene) -> float | None:
 def main() -> None:
     """Tweens two files with the engine named, and prints what this process took at most."""
     from keytween.bench.rivals import open_contender
-    from keytween_wire.messages import KeyframeImage, MorphRequest
 
     parser = argparse.ArgumentParser()
     parser.add_argument("engine")
     parser.add_argument("files", nargs=2, type=Path)
+    parser.add_argument("settings", type=json.loads)
     options = parser.parse_args()
     ends = KeyframeImage("0", ".png"), KeyframeImage("1", ".png")
-    request = MorphRequest(ends, ((0.25, 0.5, 0.75),), engine=options.engine)
+    diffusion = Diffusion(**{name: _frozen(value) for name, value in options.settings.items()})
+    positions = ((0.25, 0.5, 0.75),)
+    request = MorphRequest(ends, positions, engine=options.engine, diffusion=diffusion)
     for _ in open_contender(options.engine).morph(request, [read(file) for file in options.files]):
         pass
     sys.stdout.write(json.dumps(_taken()))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _taken() -> float:

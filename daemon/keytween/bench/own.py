@@ -24,8 +24,8 @@ def triplets(folder: Path) -> tuple[Scene, ...]:
     if not folder.is_dir():
         raise SequenceEmpty(name=folder)
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    holders = [path for path in inner if _pictures(path)] or [folder]
-    found = {holder: _pictures(holder) for holder in holders}
+    holders = [path for path in inner if pictures(path)] or [folder]
+    found = {holder: pictures(holder) for holder in holders}
     if not any(found.values()):
         raise SequenceEmpty(name=folder)
     return tuple(_triplet(holder, paths) for holder, paths in found.items())
@@ -60,9 +60,9 @@ def rendered() -> tuple[Scene, ...]:
             return ()
         found = sorted(path for path in folder.iterdir() if path.is_dir())
         return tuple(
-            stills(f"rendered-{p.name}", "rendered", _pictures(p), textured=False)
+            stills(f"rendered-{p.name}", "rendered", pictures(p), textured=False)
             for p in found
-            if _pictures(p)
+            if pictures(p)
         )
 
 
@@ -80,7 +80,7 @@ def stills(name: str, group: str, paths: list[Path], *, textured: bool = True) -
     return Scene(name, group, textured, draw, tuple(n / last for n in range(1, last)))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, in the order of their names."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith("."))
     return sorted(path for path in found if path.is_file())

@@ -48,15 +48,16 @@ def page(bench: Bench, exhibits: Sequence[Exhibit]) -> str:
     shown = [tables.overall(bench), tables.gains(bench), tables.by_group(bench), tables.by_scene(bench)]
     body = [f"<header><p class=brand>Keytween bench</p><h1>{escape(bench.title)}</h1></header>"]
     notes = "".join(f"<p class=note>{escape(line)}</p>" for line in tables.troubles(bench))
-    means = "".join(_table(table) for table in shown if table)
-    body.append(f"<section>{notes}{means}{_legend(bench)}</section>")
+    means = "".join(table_html(table) for table in shown if table)
+    body.append(f"<section>{notes}{means}{legend(bench)}</section>")
     body.append(f"<p>{_ROWS}</p>")
     body += [_scene(bench, scene, exhibits) for scene in bench.scenes]
-    body.append(f"<section>{_table(tables.everything(bench), folded=True)}</section>")
-    return document(bench.title, "\n".join(body) + _SCRIPT, style=_STYLE)
+    body.append(f"<section>{table_html(tables.everything(bench), folded=True)}</section>")
+    return document(bench.title, "\n".join(body) + SCRIPT, style=STYLE)
 
 
-def _table(table: Table, *, folded: bool = False) -> str:
+def table_html(table: Table, *, folded: bool = False) -> str:
+    """A table of the page, with its caption to fold it by; its headings sort it."""
     heads = "".join(f"<th scope=col><button>{escape(head)}</button></th>" for head in table.heads)
     rows = "".join(_row(row) for row in table.rows)
     caption = escape(table.caption)
@@ -76,7 +77,8 @@ def _row(row: Sequence[tables.Cell]) -> str:
     return f"<tr><th scope=row>{escape(row[0].text)}</th>{cells}</tr>"
 
 
-def _legend(bench: Bench) -> str:
+def legend(bench: Bench) -> str:
+    """What each figure means, and which way is better."""
     measures = [*bench.measures, *([] if bench.memory is None else [MEMORY])]
     better = {True: "higher is better", False: "lower is better"}
     texts = [f"{m.about}; {better[m.higher]}{_missing(bench, m)}" for m in measures]
@@ -115,7 +117,7 @@ _ROWS = (
     "from the truth at the middle, three times as bright as it is."
 )
 
-_STYLE = """
+STYLE = """
 main { max-width: 78rem; }
 th button { all: unset; cursor: pointer; }
 th button:focus-visible { outline: 2px solid var(--curve); }
@@ -125,7 +127,7 @@ section figure { margin: .6rem 0; }
 section figure img { border-radius: 4px; }
 """
 
-_SCRIPT = """
+SCRIPT = """
 <script>
 // A click on a heading sorts its table; a second click turns the order round.
 for (const button of document.querySelectorAll("th button")) button.onclick = () => {

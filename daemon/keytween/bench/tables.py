@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 from typing import Any
 
 from keytween.bench.measures import MEMORY, Measure
@@ -81,13 +81,42 @@ class Bench:
 
 def overall(bench: Bench) -> Table:
     """Each engine's means over all scenes, a row for each measure."""
-    rows = [(Cell(arrowed(measure)), *_means(bench, measure)) for measure in bench.measures]
-    if bench.memory is not None:
-        peaks = [bench.memory.get(engine) for engine in bench.engines]
-        rows.append((Cell(arrowed(MEMORY)), *_cells(peaks, MEMORY)))
+    rows: list[tuple[Cell, ...]] = [(Cell(arrowed(m)), *_means(bench, m)) for m in bench.measures]
+    held = peaks(bench)
+    rows.extend(held.rows if held else ())
     count = len(bench.scenes)
     caption = f"Mean over {count} scene{'' if count == 1 else 's'}"
     return Table(caption, ("measure", *bench.engines), tuple(rows))
+
+
+def peaks(bench: Bench) -> Table | None:
+    """Each engine's peak memory; None where it was not asked for."""
+    if bench.memory is None:
+        return None
+    held = [bench.memory.get(engine) for engine in bench.engines]
+    row = (Cell(arrowed(MEMORY)), *_cells(held, MEMORY))
+    return Table("Memory of a process of its own", ("measure", *bench.engines), (row,))
+
+
+def spread(bench: Bench, group: str) -> Table:
+    """Each engine's mean over a group's scenes and, behind a ±, the standard deviation over them."""
+    scenes = dict.fromkeys(record.scene for record in bench.records if record.group == group)
+    inside = replace(bench, records=tuple(r for r in bench.records if r.group == group))
+    rows = []
+    for measure in _measured(inside):
+        found = [inside.figures(engine, measure) for engine in bench.engines]
+        means = _cells([fmean(figures) if figures else None for figures in found], measure)
+        cells = [_with_spread(cell, figures, measure) for cell, figures in zip(means, found, strict=True)]
+        rows.append((Cell(arrowed(measure)), *cells))
+    caption = f"{group}: mean ± spread over {len(scenes)} pair{'' if len(scenes) == 1 else 's'}"
+    return Table(caption, ("measure", *bench.engines), tuple(rows))
+
+
+def _with_spread(cell: Cell, figures: Sequence[float], measure: Measure) -> Cell:
+    """The mean's cell with the standard deviation over several figures."""
+    if len(figures) < 2:
+        return cell
+    return replace(cell, text=f"{cell.text} ±{stdev(figures):.{measure.digits}f}")
 
 
 def arrowed(measure: Measure) -> str:

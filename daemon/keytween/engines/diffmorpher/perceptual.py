@@ -17,12 +17,21 @@ LPIPS_SIDE = 256
 """Pictures are compared at most this large: pacing is about what moves, not about grain."""
 
 
+def _whole(image: Tensor) -> Tensor:
+    return image
+
+
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """A named distance between images (1, 3, H, W) in -1..1."""
+    """A named distance of images (1, 3, H, W) in -1..1: what is kept of each, and how far apart two are."""
 
     name: str
-    between: Callable[[Tensor, Tensor], float]
+    apart: Callable[[Tensor, Tensor], float]
+    keep: Callable[[Tensor], Tensor] = _whole
+
+    def between(self, first: Tensor, second: Tensor) -> float:
+        """How far apart two images are; 0 is the same."""
+        return self.apart(self.keep(first), self.keep(second))
 
 
 def pick(encode: Callable[[Tensor], tuple[Tensor, Tensor]], device: torch.device) -> Distance:
@@ -53,11 +62,14 @@ def lpips_distance(device: torch.device) -> Distance:
 def latent_distance(encode: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Distance:
     """The root-mean-square difference of the checkpoint's own VAE latents."""
 
-    def between(first: Tensor, second: Tensor) -> float:
+    def keep(image: Tensor) -> Tensor:
         with torch.no_grad():
-            return float((encode(first)[0] - encode(second)[0]).square().mean().sqrt())
+            return encode(image)[0]
 
-    return Distance("VAE latents (RMS)", between)
+    def apart(first: Tensor, second: Tensor) -> float:
+        return float((first - second).square().mean().sqrt())
+
+    return Distance("VAE latents (RMS)", apart, keep)
 
 
 def _small(images: Tensor) -> Tensor:

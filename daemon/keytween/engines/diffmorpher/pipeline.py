@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -110,6 +110,23 @@ class DiffMorpher:
             self._loaded = checkpoints.load(path, device=self._device, dtype=dtype)
         assert self._loaded is not None
         return self._loaded
+
+    def distance(
+        self, settings: Diffusion
+    ) -> tuple[str, Callable[[Picture], Tensor], Callable[[Tensor, Tensor], float]]:
+        """What the pace is measured with: its name, what it keeps of a picture, and how far apart two are.
+
+        Pictures are seen at the size that the network would draw them. Raises CheckpointUnusable.
+        """
+        model = self._open(settings.checkpoint, None)
+        distance = perceptual.pick(model.encode, self._device)
+
+        def keep(picture: Picture) -> Tensor:
+            size = settings.size or model.native
+            framing = Framing.of(picture.pixels.shape, size=size, multiple=model.multiple)
+            return distance.keep(framing.enter(colours(picture)))
+
+        return distance.name, keep, distance.apart
 
     def close(self) -> None:
         """Frees the checkpoint."""

@@ -62,6 +62,8 @@ def _add_morph(kinds: Any) -> None:
     add("--checkpoint", default="toon", help="for diffmorpher: a checkpoint's folder or name (default: toon)")
     add("--steps", type=int, default=25, help="for diffmorpher: denoising steps (default: 25)")
     add("--lora-steps", type=int, default=80, help="for diffmorpher: steps of study (default: 80)")
+    add("--lora-lr", type=float, default=1e-3, help="for diffmorpher: its learning rate (default: 0.001)")
+    add("--refinements", type=int, default=0, help="for diffmorpher: of each inversion step (default: 0)")
     add("--frames", type=int, default=9, help="drawings of a morph, both ends included (default: 9)")
     add("--size", type=int, default=128, help="side in pixels of the toons (default: 128)")
     add("--memory", action="store_true", help="measure each contender's peak memory as well")
@@ -116,7 +118,13 @@ def _whole(options: argparse.Namespace) -> Diffusion:
         folder = resolve(load(), options.checkpoint)
     except CheckpointUnusable:
         folder = options.checkpoint
-    return Diffusion(checkpoint=folder, steps=options.steps, lora_steps=options.lora_steps)
+    return Diffusion(
+        checkpoint=folder,
+        steps=options.steps,
+        lora_steps=options.lora_steps,
+        lora_lr=options.lora_lr,
+        refinements=options.refinements,
+    )
 
 
 def _report_morphs(options: argparse.Namespace, morphs: Morphs, page: Path) -> None:

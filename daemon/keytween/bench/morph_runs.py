@@ -159,6 +159,7 @@ def _settings(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("Steps", str(whole.steps)),
         ("LoRA steps", str(whole.lora_steps)),
         ("LoRA learning rate", f"{whole.lora_lr:g}"),
+        ("Refinements", str(whole.refinements)),
         ("Lambda", f"{whole.attention:g}"),
     )
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from keytween.toon import characters, painting
+from keytween.toon.characters import Looks, Toon
 
 SCALE = 4
 """Every shape is drawn this much larger, and made small again: that smooths its edges."""
@@ -281,6 +284,43 @@ def fox_head(sheet: Sheet, head: Place) -> None:
     sheet.stroke(smooth(head([(36, 24), (48, 27), (60, 23)]), closed=False), INK, line=3)
 
 
+# ---- toons, at the size that the checkpoint `toon` draws
+
+TOON_SIDE = 128
+LOOKS = Looks(
+    skin=(0.97, 0.8, 0.65),
+    hair=(0.66, 0.34, 0.17),
+    coat=(0.17, 0.65, 0.64),
+    trim=(0.97, 0.78, 0.84),
+    paper=(0.99, 0.96, 0.89),
+    ground=(1.0, 0.91, 0.66),
+    wide=1.0,
+    tall=0.98,
+    eyes=1.1,
+    apart=1.0,
+    blush=0.8,
+    line=1.05,
+    horizon=0.75,
+)
+BOY = replace(LOOKS, hair=(0.18, 0.14, 0.19), skin=(0.88, 0.66, 0.47), coat=(0.89, 0.34, 0.18))
+FACE = characters.Pose(y=0.5, scale=0.29, smile=0.9)
+CHANGE = (
+    Toon("child", "bob", "sun", LOOKS, replace(FACE, turn=-0.2)),
+    Toon("animal", "cat", "sun", replace(LOOKS, hair=(0.91, 0.7, 0.3)), replace(FACE, mouth=0.6)),
+    Toon("animal", "bear", "sun", replace(LOOKS, hair=(0.36, 0.24, 0.18)), replace(FACE, turn=0.3)),
+)
+TURN = tuple(
+    Toon("child", "short", "ground", BOY, replace(FACE, turn=turn, tilt=8 * turn, brows=brows))
+    for turn, brows in ((-0.7, -0.4), (0.7, 0.6))
+)
+
+
+def toon(drawing: Toon) -> Image.Image:
+    """The toon on its backdrop."""
+    pixels = np.round(painting.draw(drawing, TOON_SIDE)[..., :3] * 255)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
 def save(name: str, draw: Callable[[], Image.Image], folder: Path) -> None:
     """One keyframe as PNG, without time or tool in it."""
     draw().save(folder / f"{name}.png", optimize=True)
@@ -296,6 +336,9 @@ def main() -> None:
         save(f"wave_{number}", lambda pose=pose: girl(pose), folder)
     for number, leap in enumerate(LEAP, 1):
         save(f"leap_{number}", lambda leap=leap: fox(leap), folder)
+    for name, drawings in (("change", CHANGE), ("turn", TURN)):
+        for number, drawing in enumerate(drawings, 1):
+            save(f"{name}_{number}", lambda drawing=drawing: toon(drawing), folder)
 
 
 if __name__ == "__main__":

@@ -334,7 +334,7 @@ def _write_all(options: argparse.Namespace, drawings: Iterator[Any], folder: Any
 def _demo(options: argparse.Namespace) -> int:
     from keytween.demo import run_demo, total_drawings
 
-    with progress(options, total_drawings()) as advance:
+    with progress(options, total_drawings(options.engine)) as advance:
         shown = run_demo(options.output, engine=options.engine, advance=advance)
     if options.json:
         print_json(shown.as_json())
@@ -510,10 +510,14 @@ def _print_models(rows: Sequence[dict[str, Any]]) -> None:
 
     table = Table("name", "state", "size", "folder", "source", box=None)
     for row in rows:
-        size = f"{row['bytes'] / 1e9:.1f} GB" if "bytes" in row else ""
+        size = _size(row["bytes"]) if "bytes" in row else ""
         source = f"{row['source']} {row.get('revision', '')[:8]}".strip()
         table.add_row(row["name"], row["state"], size, row.get("folder", ""), source)
     Console().print(table)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _models_add(options: argparse.Namespace) -> int:

@@ -12,8 +12,10 @@ from importlib.resources import as_file
 from pathlib import Path
 from typing import Any
 
-from keytween.config import load
-from keytween.examples import Example, examples
+from keytween.config import Config, load
+from keytween.engines import DIFFMORPHER
+from keytween.examples import Example, examples, toon_examples
+from keytween.models import TOON, find
 from keytween.morph import FinishedDrawing, FrameFolder, Morph, by_daemon, prepare
 from keytween.report import write_report
 from keytween.report_page import Result
@@ -21,6 +23,7 @@ from keytween.showing import result_of
 from keytween.starter import start
 from keytween_wire.client import Client
 from keytween_wire.errors import OutputUnwritable
+from keytween_wire.messages import Diffusion
 
 FPS = 24.0
 _MARK = ".keytween-demo"
@@ -61,9 +64,20 @@ class Shown:
         }
 
 
-def total_drawings() -> int:
+def total_drawings(engine: str) -> int:
     """How many in-betweens the demo asks for."""
-    return sum(example.in_betweens * (len(example.keyframes) - 1) for example in examples())
+    return sum(example.in_betweens * (len(example.keyframes) - 1) for example in shown_by(engine))
+
+
+def shown_by(engine: str) -> tuple[Example, ...]:
+    """What shows an engine at its best: `diffmorpher` draws what the bundled checkpoint has learnt."""
+    return toon_examples() if engine == DIFFMORPHER.name else examples()
+
+
+def _diffusion(engine: str, config: Config) -> Diffusion:
+    if engine != DIFFMORPHER.name:
+        return Diffusion()
+    return Diffusion(checkpoint=str(find(config, TOON).folder))
 
 
 def run_demo(folder: Path, *, engine: str, advance: Advance) -> Shown:
@@ -71,6 +85,7 @@ def run_demo(folder: Path, *, engine: str, advance: Advance) -> Shown:
     _prepare_folder(folder)
     began = time.monotonic()
     results: list[Result] = []
+    diffusion = _diffusion(engine, load())
     with ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keytween-demo-")))
         config = replace(load(), state=private / "state", connection=private / "connection.json")
@@ -78,8 +93,9 @@ def run_demo(folder: Path, *, engine: str, advance: Advance) -> Shown:
         stack.callback(daemon.stop)
         client = stack.enter_context(Client(daemon.connection))
         client.hello(name="keytween demo")
-        for example in examples():
-            results.append(_tween(client, example, folder, engine=engine, advance=advance))
+        for example in shown_by(engine):
+            morph = _morph(stack, example, engine=engine, diffusion=diffusion)
+            results.append(_tween(client, example, morph, folder, advance))
     seconds = time.monotonic() - began
     report = write_report(folder, results)
     return Shown(folder, report, sum(result.drawings for result in results), seconds)
@@ -99,17 +115,21 @@ def _prepare_folder(folder: Path) -> None:
         raise OutputUnwritable(name=folder, detail=error.strerror or str(error)) from error
 
 
-def _tween(client: Client, example: Example, folder: Path, *, engine: str, advance: Advance) -> Result:
+def _morph(stack: ExitStack, example: Example, *, engine: str, diffusion: Diffusion) -> Morph:
+    """What is asked for an example; its keyframes are files until the stack is closed."""
+    files = [stack.enter_context(as_file(keyframe)) for keyframe in example.keyframes]
+    return prepare(
+        [str(file) for file in files],
+        in_betweens=example.in_betweens,
+        exposure=example.exposure,
+        easing=example.easing,
+        engine=engine,
+        diffusion=diffusion,
+    )
+
+
+def _tween(client: Client, example: Example, morph: Morph, folder: Path, advance: Advance) -> Result:
     began = time.monotonic()
-    with ExitStack() as stack:
-        files = [stack.enter_context(as_file(keyframe)) for keyframe in example.keyframes]
-        morph = prepare(
-            [str(file) for file in files],
-            in_betweens=example.in_betweens,
-            exposure=example.exposure,
-            easing=example.easing,
-            engine=engine,
-        )
     frames = FrameFolder(folder / example.name, morph)
     _receive(client, example, morph, frames, advance)
     frames.add_keyframes(frames.suffix())

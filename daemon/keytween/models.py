@@ -1,4 +1,4 @@
-"""The checkpoints that Keytween knows by name: added by path or pulled, each file with its digest."""
+"""The checkpoints that Keytween knows by name: its own, those added and those pulled, with their digests."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0",),
 }
 """What can be pulled by name, and the repositories that are tried for it in turn."""
+
+TOON = "toon"
+"""The checkpoint that comes with Keytween."""
 
 PIPELINES = {
     "StableDiffusionPipeline": ("unet", "vae", "text_encoder"),
@@ -68,7 +71,10 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A checkpoint with a name; `source` and `revision` say where a pulled one came from."""
+    """A checkpoint with a name; `source` and `revision` say where a pulled one came from.
+
+    `built_in`: it came with Keytween.
+    """
 
     name: str
     folder: Path
@@ -76,6 +82,7 @@ class Model:
     source: str = ""
     revision: str = ""
     files: Mapping[str, Digest] = field(default_factory=dict)
+    built_in: bool = False
 
     @property
     def there(self) -> bool:
@@ -97,7 +104,24 @@ def home(config: Config) -> Path:
 
 
 def registered(config: Config) -> dict[str, Model]:
-    """Every checkpoint that has a name here; raises BadSetting where the index is damaged."""
+    """Every checkpoint that has a name here, ours last; raises BadSetting where the index is damaged."""
+    return _listed(config) | built_in()
+
+
+def built_in() -> dict[str, Model]:
+    """The checkpoint that comes with Keytween, with the digests that were noted when it was trained."""
+    folder = Path(__file__).parent / "toon" / "checkpoint"
+    try:
+        entries = json.loads((folder / "digests.json").read_text("utf-8"))
+    except FileNotFoundError:
+        # Whoever trains it from nothing has none yet.
+        return {}
+    files = {file: Digest(int(size), str(sha256)) for file, (size, sha256) in entries.items()}
+    return {TOON: Model(TOON, folder, files=files, source="comes with Keytween", built_in=True)}
+
+
+def _listed(config: Config) -> dict[str, Model]:
+    """The checkpoints that were added or pulled."""
     file = home(config) / "models.json"
     try:
         entries = json.loads(file.read_text("utf-8"))["models"]
@@ -130,7 +154,7 @@ def _changing(config: Config) -> Iterator[dict[str, Model]]:
     try:
         home(config).mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(home(config) / ".models.lock"):
-            models = registered(config)
+            models = _listed(config)
             yield models
             value = {"version": 1, "models": {name: _entry(model) for name, model in sorted(models.items())}}
             _place(json.dumps(value, indent=1).encode(), home(config) / "models.json")
@@ -218,9 +242,15 @@ def _register(config: Config, model: Model) -> Model:
 
 
 def _refuse_taken(models: Mapping[str, Model], name: str, folder: Path) -> None:
+    _refuse_built_in(name)
     if name in models and models[name].folder != folder:
         detail = f"it is the checkpoint in {models[name].folder}; use another, or remove that one first"
         raise BadSetting(name="name", value=name, detail=detail)
+
+
+def _refuse_built_in(name: str) -> None:
+    if name == TOON:
+        raise BadSetting(name="name", value=name, detail="it is the checkpoint that comes with Keytween")
 
 
 def verify(model: Model, *, advance: Advance = _silent) -> dict[str, str]:
@@ -238,6 +268,7 @@ def verify(model: Model, *, advance: Advance = _silent) -> dict[str, str]:
 
 def remove(config: Config, name: str) -> Model:
     """Forgets a name. A folder that was pulled is deleted, also half pulled; one that was added stays."""
+    _refuse_built_in(name)
     with _changing(config) as models:
         model = models.pop(name, None)
         if model is None and name in KNOWN and (home(config) / name).is_dir():

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from discs import draw_disc, request_for
-from keytween import cli, morph
-from keytween.config import Config
+from keytween import cli, demo, models, morph
+from keytween.config import Config, load
 from keytween.images import read
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
@@ -271,6 +271,14 @@ def test_the_demo_shows_every_example_and_leaves_no_daemon(run: Run, config: Con
     assert (tmp_path / "demo" / "index.html").is_file()
     assert len(list((tmp_path / "demo").glob("*.mp4"))) == 2
     assert not config.connection.exists()
+
+
+def test_the_demo_of_diffmorpher_shows_what_our_checkpoint_has_learnt() -> None:
+    assert [example.name for example in demo.shown_by("diffmorpher")] == ["change", "turn"]
+    assert [example.name for example in demo.shown_by("flow")] == ["wave", "leap"]
+    asked = demo._diffusion("diffmorpher", load())
+    assert asked.checkpoint == str(models.built_in()["toon"].folder)
+    assert demo._diffusion("flow", load()) == Diffusion()
 
 
 def test_the_demo_replaces_only_an_earlier_demo(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from keytween import engines
 from keytween.engines import choose, engine_infos, open_engine
 from keytween.engines.dissolve import Dissolve
-from keytween.examples import examples
+from keytween.examples import examples, toon_examples
 from keytween_wire.errors import EngineUnavailable, UnknownEngine
 
 
@@ -113,7 +113,9 @@ def test_an_engine_that_lacks_something_is_unavailable(monkeypatch: pytest.Monke
 
 def test_every_example_comes_with_its_keyframes() -> None:
     assert [example.name for example in examples()] == ["wave", "leap"]
-    sizes = [len(path.read_bytes()) for example in examples() for path in example.keyframes]
+    assert [example.name for example in toon_examples()] == ["change", "turn"]
+    every = (*examples(), *toon_examples())
+    sizes = [len(path.read_bytes()) for example in every for path in example.keyframes]
     assert min(sizes) > 1000
     assert sum(sizes) < 400_000
 

@@ -52,6 +52,11 @@ def checkpoint(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "mine")
 
 
+def listed(config: Config) -> dict[str, models.Model]:
+    """The checkpoints that were added or pulled: all but ours."""
+    return {name: model for name, model in models.registered(config).items() if not model.built_in}
+
+
 @pytest.fixture
 def run(config: Config, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]:
     """Runs `keytween models ... --json`: exit code and what it printed."""
@@ -72,7 +77,7 @@ def test_an_added_checkpoint_stays_where_it_is_and_its_name_means_its_folder(
     before = sorted(checkpoint.rglob("*"))
     added = models.add(config, checkpoint, name="tigers")
     assert models.resolve(config, "tigers") == str(checkpoint)
-    assert models.registered(config) == {"tigers": added}
+    assert listed(config) == {"tigers": added}
     assert sorted(checkpoint.rglob("*")) == before
     assert {UNET, "model_index.json", "tokenizer/merges.txt"} <= set(added.files)
 
@@ -154,7 +159,7 @@ def test_a_folder_that_cannot_be_used_is_refused_and_said_why(
     spoil(checkpoint)
     with pytest.raises(CheckpointUnusable, match=said):
         models.add(config, checkpoint)
-    assert models.registered(config) == {}
+    assert listed(config) == {}
 
 
 # ---- names
@@ -175,7 +180,7 @@ def test_a_known_name_that_was_not_pulled_says_how_to_pull_it(config: Config) ->
 
 def test_an_unknown_name_lists_the_names_there_are(config: Config, checkpoint: Path) -> None:
     models.add(config, checkpoint, name="tigers")
-    with pytest.raises(CheckpointUnusable, match=r"tigers, sd15 \(to be pulled\)"):
+    with pytest.raises(CheckpointUnusable, match=r"tigers, toon, sd15 \(to be pulled\)"):
         models.resolve(config, "lions")
 
 
@@ -218,12 +223,12 @@ def test_verify_names_the_file_that_is_damaged_or_missing(
     config: Config, checkpoint: Path, run: Callable[..., tuple[int, Any]]
 ) -> None:
     assert run("add", checkpoint)[0] == 0
-    assert run("verify") == (0, {"mine": {}})
+    assert run("verify") == (0, {"mine": {}, "toon": {}})
     (checkpoint / UNET).write_bytes(weights(2))
     (checkpoint / "tokenizer" / "merges.txt").unlink()
     assert run("verify", "mine") == (1, {"mine": {UNET: "damaged", "tokenizer/merges.txt": "missing"}})
     shutil.rmtree(checkpoint)
-    assert run("verify") == (1, {"mine": {str(checkpoint): "gone"}})
+    assert run("verify") == (1, {"mine": {str(checkpoint): "gone"}, "toon": {}})
 
 
 def test_verify_reads_every_byte_and_says_so(config: Config, checkpoint: Path) -> None:
@@ -263,7 +268,8 @@ def test_the_list_shows_what_is_there_what_is_gone_and_what_can_be_pulled(
     models.add(config, checkpoint, name="sd21")
     shutil.rmtree(checkpoint)
     states = {row["name"]: row["state"] for row in run("list")[1]}
-    assert states == {"mine": "gone", "sd21": "gone", "sd15": "not pulled", "sdxl": "not pulled"}
+    pullable = {"sd15": "not pulled", "sdxl": "not pulled"}
+    assert states == {"mine": "gone", "sd21": "gone", "toon": "there"} | pullable
     assert cli.main(["models", "list"]) == 0
     assert "not pulled" in capsys.readouterr().out
 
@@ -372,7 +378,7 @@ def test_pull_says_every_repository_that_it_tried(
     assert (code, printed["error"]["code"]) == (4, "KT-212")
     assert f"{FIRST}: no connection; {SECOND}: no connection" in printed["error"]["message"]
     assert "keytween models add PATH" in printed["error"]["next_step"]
-    assert models.registered(config) == {}
+    assert listed(config) == {}
 
 
 def test_pull_again_repairs_the_pinned_commit_and_leaves_a_whole_one_alone(
@@ -394,7 +400,7 @@ def test_a_file_that_comes_damaged_is_not_registered(config: Config, hub: Hub, c
     hub.damaged = {UNET}
     with pytest.raises(ModelNotFetched, match="came damaged"):
         models.pull(config, "sd21")
-    assert models.registered(config) == {}
+    assert listed(config) == {}
     assert not (config.state / "models" / "sd21" / UNET).exists()
 
 
@@ -423,7 +429,7 @@ def test_removing_a_pulled_checkpoint_deletes_it(config: Config, hub: Hub, check
     hub.repositories[FIRST] = checkpoint
     folder = models.pull(config, "sd21").folder
     models.remove(config, "sd21")
-    assert (folder.exists(), checkpoint.exists(), models.registered(config)) == (False, True, {})
+    assert (folder.exists(), checkpoint.exists(), listed(config)) == (False, True, {})
 
 
 def test_what_an_interrupted_pull_left_can_be_removed(config: Config) -> None:
@@ -452,6 +458,44 @@ def test_only_known_names_can_be_pulled(config: Config) -> None:
         models.pull(config, "someone/something")
 
 
+# ---- ours
+
+
+def test_our_checkpoint_is_there_and_its_name_means_its_folder(config: Config) -> None:
+    toon = models.find(config, "toon")
+    assert (toon.there, toon.pulled, toon.built_in) == (True, False, True)
+    assert models.resolve(config, "toon") == str(toon.folder)
+    models.check(toon.folder)
+
+
+def test_every_file_of_our_checkpoint_is_as_it_was_trained(config: Config) -> None:
+    toon = models.find(config, "toon")
+    assert sorted(toon.files) == sorted(models.members(toon.folder))
+    assert models.verify(toon) == {}
+    assert toon.size < 24 << 20
+
+
+def test_our_checkpoint_cannot_be_removed_and_its_name_cannot_be_taken(
+    config: Config, checkpoint: Path, run: Callable[..., tuple[int, Any]]
+) -> None:
+    folder = models.find(config, "toon").folder
+    code, printed = run("remove", "toon")
+    assert (code, printed["error"]["code"]) == (4, "KT-205")
+    assert folder.is_dir()
+    with pytest.raises(BadSetting, match="comes with Keytween"):
+        models.add(config, checkpoint, name="toon")
+    assert "toon" in models.registered(config)
+
+
+def test_our_checkpoint_is_listed_but_never_written_into_the_list(
+    config: Config, checkpoint: Path, run: Callable[..., tuple[int, Any]]
+) -> None:
+    models.add(config, checkpoint)
+    assert "toon" not in (models.home(config) / "models.json").read_text()
+    rows = {row["name"]: row for row in run("list")[1]}
+    assert (rows["toon"]["state"], rows["toon"]["source"]) == ("there", "comes with Keytween")
+
+
 # ---- doctor
 
 
@@ -465,8 +509,8 @@ def test_doctor_tells_of_each_checkpoint_and_of_one_that_is_gone(config: Config,
     assert (gone.good, "keytween models remove mine" in gone.next_step) == (False, True)
 
 
-def test_doctor_says_that_nothing_is_registered_and_what_is_damaged(config: Config) -> None:
-    assert next(f for f in doctor.examine(config) if f.subject == "checkpoints").good
+def test_doctor_tells_of_our_checkpoint_and_of_a_damaged_list(config: Config) -> None:
+    assert next(f for f in doctor.examine(config) if f.subject == "checkpoint toon").good
     models.home(config).mkdir(parents=True)
     (models.home(config) / "models.json").write_text("?")
     assert not next(f for f in doctor.examine(config) if f.subject == "checkpoints").good

@@ -32,6 +32,14 @@ def examples() -> tuple[Example, ...]:
     )
 
 
+def toon_examples() -> tuple[Example, ...]:
+    """Those that the checkpoint `toon` draws at its own size, for the engine that needs one."""
+    return (
+        Example("change", "A girl becomes a cat, and the cat a bear", _pictures("change", 3), in_betweens=7),
+        Example("turn", "A boy turns his head", _pictures("turn", 2), in_betweens=7),
+    )
+
+
 def _pictures(name: str, count: int) -> tuple[Traversable, ...]:
     folder = files(__name__)
     return tuple(folder / f"{name}_{number}.png" for number in range(1, count + 1))

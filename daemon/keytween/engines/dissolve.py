@@ -75,7 +75,9 @@ def straight(pixels: Array) -> Array:
     """Premultiplied (H, W, C) back to straight; clear pixels become black."""
     if pixels.shape[2] == 3:
         return pixels
-    matte = pixels[..., 3:]
+    divisor = np.where(pixels[..., 3] > 1e-6, pixels[..., 3], np.float32(1))
     out = pixels.copy()
-    np.divide(pixels[..., :3], matte, out=out[..., :3], where=matte > 1e-6)
+    # One channel at a time: numpy is slow where one matte divides three colours at once.
+    for channel in range(3):
+        np.divide(pixels[..., channel], divisor, out=out[..., channel])
     return out

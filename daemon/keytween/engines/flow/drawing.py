@@ -15,7 +15,7 @@ from keytween.engines.dissolve import straight
 from keytween.engines.flow.arcs import Arc, joined
 from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.coarse import blurred, both
-from keytween.engines.flow.layers import SEARCHED, Labels, backwards, in_pixels
+from keytween.engines.flow.layers import SEARCHED, UNMOVED, Labels, backwards, in_pixels
 from keytween.engines.flow.matching import Motion, fetched, grid, reduced, resized
 from keytween.engines.flow.posing import Poses
 from keytween.images import Picture, like
@@ -226,7 +226,7 @@ def _lay_model(
     top, bottom, left, right = box
     scale = max(mask.shape) / max(size)
     m = in_pixels(model, max(size))
-    shift = m[:, :2] @ np.float32([left, top]) + m[:, 2]
+    shift = m[:, :2] @ np.array([left, top], np.float32) + m[:, 2]
     to_mask = np.concatenate([m[:, :2] * scale, ((shift + 0.5) * scale - 0.5)[:, None]], axis=1)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     inside = cv2.warpAffine(
@@ -234,7 +234,7 @@ def _lay_model(
     )
     here = _affine_places(model, size, box)
     rows = slice(top - band[0], bottom - band[0])
-    seen = cv2.compare(inside, 127, cv2.CMP_GT)
+    seen = _over(inside, 127)  # pyright: ignore
     cv2.copyTo(here, seen, places[rows, left:right])
     np.maximum(known[rows, left:right], seen & 1, out=known[rows, left:right])
 
@@ -244,7 +244,8 @@ def _reach(
 ) -> Box | None:
     """The box of a band (top, bottom, left, right) that a mask of this shape, covered so far, can reach."""
     left, top, wide, tall = covered
-    corners = np.float32([[x, y] for x in (left, left + wide) for y in (top, top + tall)]) / max(shape)
+    corners = np.array([[x, y] for x in (left, left + wide) for y in (top, top + tall)], np.float32)
+    corners /= max(shape)
     ahead = backwards(model)
     ends = (corners @ ahead[:, :2].T + ahead[:, 2]) * max(size)
     least, most = np.floor(ends.min(0)).astype(int) - 1, np.ceil(ends.max(0)).astype(int) + 2
@@ -255,11 +256,16 @@ def _reach(
     return box if box[0] < box[1] and box[2] < box[3] else None
 
 
+def _over(field: Array | NDArray[np.uint8], least: float) -> NDArray[np.uint8]:
+    """A mask, 255 where the field is larger."""
+    return cv2.compare(field, least, cv2.CMP_GT)  # pyright: ignore
+
+
 def _thrown(side: Side, share: float) -> Thrown | None:
     if not side.rank.any():
         return None
     way, cover = _throw(side.way(side.small, share), side.rank)
-    left, top, wide, tall = cv2.boundingRect(cv2.compare(cover, COVERED, cv2.CMP_GT))
+    left, top, wide, tall = cv2.boundingRect(_over(cover, COVERED))
     if not wide:
         return None
     height, width = cover.shape
@@ -277,7 +283,7 @@ def _rows_of(field: Array, size: tuple[int, int], band: tuple[int, int]) -> Arra
 def _box_of(field: Array, size: tuple[int, int], box: Box) -> Array:
     """A box of a field (h, w) or (h, w, 2) at a larger size; a way's displacements are scaled along."""
     down, across = field.shape[0] / size[0], field.shape[1] / size[1]
-    places = _spread(np.array([[across, 0, across / 2 - 0.5], [0, down, down / 2 - 0.5]]), box)
+    places = _spread(np.array([[across, 0, across / 2 - 0.5], [0, down, down / 2 - 0.5]], np.float32), box)
     out = fetched(field, places)
     return out * np.float32(1 / across) if field.ndim == 3 else out
 
@@ -291,11 +297,11 @@ def _lay_thrown(
     if top >= bottom or left >= right:
         return
     box = top, bottom, left, right
-    seen = cv2.compare(_box_of(thrown.cover, size, box), COVERED, cv2.CMP_GT)
+    seen = _over(_box_of(thrown.cover, size, box), COVERED)
     way = _box_of(thrown.way, size, box)
-    own = _spread(np.eye(2, 3), box)
+    own = _spread(UNMOVED, box)
     scale = thrown.exact.shape[1] / size[1]
-    at = cv2.subtract(own, way)
+    at: Array = own - way
     if scale != 1:
         at = (at + np.float32(0.5)) * np.float32(scale) - np.float32(0.5)
     exact = fetched(thrown.exact, at) * np.float32(1 / scale)

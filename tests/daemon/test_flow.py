@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keytween.engines import flow
 from keytween.engines.base import Frame, Progress
 from keytween.engines.dissolve import dissolve
-from keytween.engines.flow import Flow
+from keytween.engines.flow import Flow, pairs
 from keytween.images import Picture
 from keytween_wire.messages import Colour, KeyframeImage, MorphRequest
 
@@ -249,5 +248,5 @@ def count_matches(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     def match(first: Any, second: Any) -> None:
         calls.append(None)
 
-    monkeypatch.setattr(flow, "match", match)
+    monkeypatch.setattr(pairs, "match", match)
     return calls

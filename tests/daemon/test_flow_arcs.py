@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from keytween.engines import flow
 from keytween.engines.base import Frame, Progress
-from keytween.engines.flow import Flow, arcs, matching
+from keytween.engines.flow import Flow, arcs, matching, pairs
 from keytween.engines.flow.arcs import Arc, Leg
 from keytween.engines.flow.layers import UNMOVED, Layers
 from keytween.images import Picture
@@ -57,7 +56,7 @@ def drawn(turns: Sequence[float], path: str, *positions: float, frames: Sequence
 @pytest.fixture(autouse=True)
 def matched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same few pairs are asked for again and again."""
-    monkeypatch.setattr(flow, "match", lambda first, second: _match(first.tobytes(), second.tobytes()))
+    monkeypatch.setattr(pairs, "match", lambda first, second: _match(first.tobytes(), second.tobytes()))
 
 
 @cache
@@ -157,7 +156,7 @@ def test_a_skipped_segment_changes_no_drawing() -> None:
 
 def test_closing_between_two_matches_stops_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[None] = []
-    monkeypatch.setattr(flow, "match", lambda first, second: made.append(None))
+    monkeypatch.setattr(pairs, "match", lambda first, second: made.append(None))
     keyframes = [ball(turn) for turn in TURNS]
     morph = Flow().morph(request(range(4), [(0.5,)] * 3, "arc"), keyframes)
     next(morph)

@@ -3,7 +3,8 @@
 `coarse` tries every displacement on small pictures, on all colour channels at once: flat-coloured drawings
 give a tracker of brightness alone too little to hold on to. `matching` corrects that at finer sizes and says
 how far to trust it. `drawing` throws the motion forward to a position, so that what moves in front covers
-what it passes, and fetches every pixel from the keyframes at their full depth. cv2 is used in this folder
+what it passes, and fetches every pixel from the keyframes at their full depth. `likeness` says what two
+keyframes have in common; where that is too little, they fade. cv2 is used in this folder
 and nowhere else.
 """
 
@@ -11,102 +12,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from keytween.engines import FLOW
 from keytween.engines.base import Frame, Progress
-from keytween.engines.dissolve import dissolve, premultiplied, template, with_channels
-from keytween.engines.flow import arcs
-from keytween.engines.flow.arcs import Leg
+from keytween.engines.dissolve import dissolve, template
 from keytween.engines.flow.drawing import Stage
-from keytween.engines.flow.matching import Motion, match
-from keytween.images import Picture, as_float
-from keytween_wire.messages import Colour, EngineInfo, MorphRequest
-
-Array = NDArray[np.float32]
-
-MIDDLE_GREY = np.float32(0.5)
+from keytween.engines.flow.keeping import Kept
+from keytween.engines.flow.pairs import Pairs
+from keytween.images import Picture
+from keytween_wire.messages import EngineInfo, MorphRequest
 
 
 class Flow:
-    """Moves the drawing from each keyframe to the next."""
+    """Moves the drawing from each keyframe to the next; the pairs of keyframes met lately stay known."""
 
     info: EngineInfo = FLOW
+
+    def __init__(self) -> None:
+        self._kept = Kept()
 
     def morph(
         self, request: MorphRequest, keyframes: Sequence[Picture], *, skip: frozenset[int] = frozenset()
     ) -> Iterator[Progress | Frame]:
         """Yields a Frame for every position that is not in `skip`; a pair is matched once for all of them."""
         index = 0
-        pairs = _Pairs(request, keyframes)
+        pairs = Pairs(request, keyframes, self._kept)
         for segment, positions in enumerate(request.positions):
             wanted = [(index + i, p) for i, p in enumerate(positions) if index + i not in skip]
             index += len(positions)
             if wanted:
-                for pair in pairs.missing(segment):
-                    yield Progress("matching", pair + 1, len(request.positions))
-                    pairs.match(pair)
-                yield from _segment(pairs, segment, wanted, total=request.total)
-
-
-class _Pairs:
-    """The matches of neighbouring keyframes, each made once; those that lie behind are forgotten."""
-
-    def __init__(self, request: MorphRequest, keyframes: Sequence[Picture]) -> None:
-        self.keyframes = keyframes
-        self._frames = arcs.durations([image.frame for image in request.keyframes])
-        self._arc = request.path == "arc"
-        self._motions: dict[int, Motion | None] = {}
-        self._legs: dict[int, Leg | None] = {}
-
-    def missing(self, segment: int) -> list[int]:
-        """What must be matched for a segment: itself, and for an arc its neighbours."""
-        reach = 1 if self._arc else 0
-        near = range(max(0, segment - reach), min(len(self._frames), segment + reach + 1))
-        self._motions = {k: m for k, m in self._motions.items() if k in near}
-        self._legs = {k: leg for k, leg in self._legs.items() if k in near}
-        return [k for k in near if k not in self._motions]
-
-    def match(self, segment: int) -> None:
-        """Matches a pair; with an arc, also keeps what its neighbours need of it."""
-        first, second = self.keyframes[segment : segment + 2]
-        still = first.pixels.dtype == second.pixels.dtype and np.array_equal(first.pixels, second.pixels)
-        if still and not self._arc:
-            self._motions[segment] = None
-            return
-        seen = look(first), look(second)
-        motion = self._motions[segment] = None if still else match(seen[0], seen[1])
-        if self._arc and (still or motion is not None):
-            self._legs[segment] = arcs.leg_of(motion, seen[0], seen[1], self._frames[segment])
-
-    def stage(self, segment: int) -> Stage | None:
-        """The pair, ready to draw; None where nothing moves or nothing corresponds."""
-        motion = self._motions[segment]
-        if motion is None:
-            return None
-        first, second = self.keyframes[segment : segment + 2]
-        channels = max(first.pixels.shape[2], second.pixels.shape[2])
-        ends = [premultiplied(with_channels(as_float(p), channels)) for p in (first, second)]
-        whole_numbers = first.pixels.dtype.kind == second.pixels.dtype.kind == "u"
-        leg = self._legs.get(segment)
-        around = self._legs.get(segment - 1), self._legs.get(segment + 1)
-        path = None if leg is None else arcs.arc(around[0], leg, around[1], motion.layers)
-        return Stage(motion, *ends, bounded=whole_numbers, path=path)
-
-
-def _segment(
-    pairs: _Pairs, segment: int, wanted: Sequence[tuple[int, float]], *, total: int
-) -> Iterator[Progress | Frame]:
-    first, second = pairs.keyframes[segment : segment + 2]
-    stage = None
-    try:
-        stage = pairs.stage(segment)
-        for index, position in wanted:
-            yield Progress("drawing", index + 1, total)
-            yield Frame(index, _picture(stage, first, second, position))
-    finally:
-        del stage
+                for missing in pairs.missing(segment):
+                    yield Progress("matching", missing + 1, len(request.positions))
+                    pairs.match(missing)
+                pair = pairs.ready(segment)
+                first, second = keyframes[segment : segment + 2]
+                note = pair.likeness.note(segment + 1)
+                for index_of, position in wanted:
+                    yield Progress("drawing", index_of + 1, request.total)
+                    yield Frame(index_of, _picture(pair.stage, first, second, position), note)
+                    # Once is enough.
+                    note = ""
 
 
 def _picture(stage: Stage | None, first: Picture, second: Picture, position: float) -> Picture:
@@ -115,17 +59,3 @@ def _picture(stage: Stage | None, first: Picture, second: Picture, position: flo
     if stage is None:
         return dissolve(first, second, position)
     return stage.draw(position, template(first, second))
-
-
-def look(picture: Picture) -> Array:
-    """What the matcher sees: (H, W, 4) in 0..1, display colour over middle grey, and the matte.
-
-    On a middle ground both dark and light shapes have an edge; the matte is one more channel to match.
-    """
-    pixels = with_channels(np.nan_to_num(as_float(picture)), 4)
-    colour, matte = pixels[..., :3], np.clip(pixels[..., 3:], 0, 1)
-    if picture.colour is Colour.SCENE_LINEAR:
-        bright = np.maximum(colour, 0)
-        colour = (bright / (1 + bright)) ** np.float32(1 / 2.2)
-    shown = np.clip(colour, 0, 1) * matte + MIDDLE_GREY * (1 - matte)
-    return np.concatenate([shown, matte], axis=2, dtype=np.float32)

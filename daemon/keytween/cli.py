@@ -267,7 +267,7 @@ def _morph(options: argparse.Namespace) -> int:
         settings += [("path", options.path)] if options.path != "straight" else []
         report = show(prepared, folder, title=title, fps=options.fps, seconds=seconds, settings=settings)
         result["report"] = str(report)
-    _finish_morph(options, result)
+    _finish_morph(options, {**result, "notes": list(folder.notes)})
     return 0
 
 
@@ -276,6 +276,8 @@ def _finish_morph(options: argparse.Namespace, result: dict[str, Any]) -> None:
         print_json(result)
         return
     say(options, f"{result['frames']} frames in {result['folder']} ({result['seconds']:.1f} s)")
+    for note in result["notes"]:
+        say(options, note)
     if "report" in result:
         say(options, f"Report: {result['report']}")
 

@@ -117,6 +117,19 @@ def test_json_is_one_value(run: Run, keyframe_files: list[Path], tmp_path: Path)
     assert json.loads(output)["error"]["code"] == "KT-101"
 
 
+def test_what_the_engine_says_of_each_pair_of_keyframes_is_printed_once(
+    run: Run, keyframe_files: list[Path], tmp_path: Path
+) -> None:
+    same = tmp_path / "same.png"
+    same.write_bytes(keyframe_files[0].read_bytes())
+    command = "morph", keyframe_files[0], same, "-n", 3, "--engine", "flow", "--in-process", "--overwrite"
+    _, printed, _ = run(*command, "-o", tmp_path / "out")
+    assert printed.count("Keyframes 1 and 2 are the same.") == 1
+    assert "Keyframes 1 and 2 are the same." in (tmp_path / "out" / "index.html").read_text()
+    _, printed, _ = run(*command, "-o", tmp_path / "out", "--json")
+    assert json.loads(printed)["notes"] == ["Keyframes 1 and 2 are the same."]
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "error_code"),
     [

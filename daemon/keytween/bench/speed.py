@@ -22,12 +22,16 @@ from keytween_wire.messages import KeyframeImage, MorphRequest
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A pair of keyframes to be timed with: a scene, drawn `height` pixels high and padded to `width`."""
+    """A pair of keyframes to be timed with: a scene, drawn `height` pixels high and padded to `width`.
+
+    `deep` is with 16 bits in place of 8.
+    """
 
     name: str
     scene: str
     width: int
     height: int
+    deep: bool = False
 
     def load(self) -> Scene:
         """The scene at this size."""
@@ -36,7 +40,8 @@ class Case:
         margins = (0, 0), (left, self.width - self.height - left), (0, 0)
 
         def draw(position: float) -> Picture:
-            return Picture(np.pad(scene.draw(position).pixels, margins, mode="edge"))
+            pixels = np.pad(scene.draw(position).pixels, margins, mode="edge")
+            return Picture(pixels.astype(np.uint16) * np.uint16(257) if self.deep else pixels)
 
         return replace(scene, draw=draw)
 
@@ -45,6 +50,7 @@ CASES = (
     Case("512 x 512", "turn-30", 512, 512),
     Case("512 x 512, matte", "sprite-turn", 512, 512),
     Case("1920 x 1080", "shift-quarter", 1920, 1080),
+    Case("3840 x 2160, 16", "sprite-turn", 3840, 2160, deep=True),
 )
 
 

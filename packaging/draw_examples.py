@@ -311,7 +311,7 @@ CHANGE = (
 )
 TURN = tuple(
     Toon("child", "short", "ground", BOY, replace(FACE, turn=turn, tilt=8 * turn, brows=brows))
-    for turn, brows in ((-0.7, -0.4), (0.7, 0.6))
+    for turn, brows in ((-0.3, -0.4), (0.3, 0.6))
 )
 
 

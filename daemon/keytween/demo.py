@@ -77,7 +77,9 @@ def shown_by(engine: str) -> tuple[Example, ...]:
 def _diffusion(engine: str, config: Config) -> Diffusion:
     if engine != DIFFMORPHER.name:
         return Diffusion()
-    return Diffusion(checkpoint=str(find(config, TOON).folder))
+    # A draft is not only quicker: its inversion is refined, which a small network needs more than steps.
+    settings: dict[str, Any] = dict(Diffusion.PRESETS["draft"])
+    return Diffusion(checkpoint=str(find(config, TOON).folder), **settings)
 
 
 def run_demo(folder: Path, *, engine: str, advance: Advance) -> Shown:

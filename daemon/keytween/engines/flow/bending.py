@@ -38,7 +38,7 @@ class Bend:
     def at(self, position: float) -> Array:
         """The way from the straight line, (h, w, 2), in pixels of this grid."""
         share = np.float32(position * (1 - position))
-        return share * (self.bow + np.float32(2 * position - 1) * self.lean)
+        return share * (self.bow + np.float32(2 * position - 1) * self.lean)  # pyright: ignore
 
 
 def bend(motion: Array, trust: Array, groups: Array) -> Bend:

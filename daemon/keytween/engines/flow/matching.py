@@ -337,7 +337,7 @@ def _bends(pair: Pair, flows: Pair, trusts: Pair) -> tuple[Bend, Bend]:
     """Both bends, in agreement with each other wherever the motions lead from one picture to the other."""
     small = reduced(pair[0], BEND_SIDE), reduced(pair[1], BEND_SIDE)
     height, width = small[0].shape[:2]
-    scale = np.float32([width / pair[0].shape[1], height / pair[0].shape[0]])
+    scale = np.array([width / pair[0].shape[1], height / pair[0].shape[0]], np.float32)
     motions = [reduced(f, BEND_SIDE) * scale for f in flows]
     colours = chief_colours(*small)
     found = both(lambda i: bend(motions[i], reduced(trusts[i], BEND_SIDE), membership(small[i], colours)))
@@ -347,7 +347,7 @@ def _bends(pair: Pair, flows: Pair, trusts: Pair) -> tuple[Bend, Bend]:
 def _agreed(own: Bend, other: Bend, motion: Array) -> Bend:
     """The mean of both bends; seen from the other end the lean is the other way."""
     bow, lean = moved(other.bow, motion), moved(other.lean, motion)
-    return Bend((own.bow + bow) / 2, (own.lean - lean) / 2)
+    return Bend((own.bow + bow) / 2, (own.lean - lean) / 2)  # pyright: ignore
 
 
 def _trust(first: Array, second: Array, motion: Array, opposite: Array) -> Array:

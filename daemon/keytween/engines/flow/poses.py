@@ -40,7 +40,8 @@ GOOD = 0.16
 def features(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[Array]:
     """Motions (2, 3) from pixels of `first` (h, w) to `second` on which features agree."""
     pair = first, second
-    found = both(lambda i: cv2.SIFT_create(1500, contrastThreshold=0.02).detectAndCompute(pair[i], None))
+    finders = [cv2.SIFT_create(1500, contrastThreshold=0.02) for _ in pair]  # pyright: ignore
+    found = both(lambda i: finders[i].detectAndCompute(pair[i], None))
     (points, words), (others, other_words) = found
     if words is None or other_words is None or min(len(words), len(other_words)) < LEAST_FEATURES:
         return []
@@ -154,7 +155,7 @@ def _aligned(shape: Shape, other: Shape, first: Array, second: Array) -> tuple[f
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         seen = cv2.warpAffine(there, model, (wide, tall), flags=how, borderValue=(9,) * 4)
         inside = mask > 0
-        off = difference(ours, np.ascontiguousarray(seen[..., :-1]))[inside].mean()
+        off = difference(ours, np.ascontiguousarray(seen[..., :-1]))[inside].mean()  # pyright: ignore
         missed = 1 - seen[..., -1][inside].clip(0, 1).mean()
         return float(off + np.float32(0.3) * missed)
 
@@ -174,7 +175,8 @@ def _improved(best: Fit, price: Callable[[Array, Array], float], step: float) ->
         _, turn, grown, move = best
         tries = [(turn + d * 4 * step, grown, move) for d in (-1, 1)]
         tries += [(turn, grown * (1 + d * 0.06 * step), move) for d in (-1, 1)]
-        tries += [(turn, grown, move + np.float32(d) * step) for d in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+        around = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)], np.float32)
+        tries += [(turn, grown, move + d * np.float32(step)) for d in around]
         better = min(((price(_turned(t, g), m), t, g, m) for t, g, m in tries), key=lambda o: o[0])
         if better[0] >= best[0]:
             break
@@ -212,9 +214,9 @@ def parts(first: Array, second: Array, left: tuple[Array, Array]) -> list[tuple[
                 found.append((float(area), mask.astype(np.uint8)))
     largest = sorted(found, key=lambda f: -f[0])[:MOST_PARTS]
     masks = [cv2.dilate(m, np.ones((5, 5), np.uint8)) for _, m in largest]
-    models = both(lambda half: [_found_part(first, second, m, near) for m in masks[half::2]])
+    models = both(lambda half: [_found_part(first, second, m, near) for m in masks[half::2]])  # pyright: ignore
     pairs = [*zip(models[0], masks[0::2], strict=True), *zip(models[1], masks[1::2], strict=True)]
-    return [(model, mask) for model, mask in pairs if model is not None]
+    return [(model, mask) for model, mask in pairs if model is not None]  # pyright: ignore
 
 
 def _found_part(
@@ -222,14 +224,14 @@ def _found_part(
 ) -> Array | None:
     """The motion of a part with the line around it to where it fits best; None where it fits nowhere."""
     left, top, wide, tall = _bounds(mask)
-    middle = np.float32([left + (wide - 1) / 2, top + (tall - 1) / 2])
+    middle = np.array([left + (wide - 1) / 2, top + (tall - 1) / 2], np.float32)
     side = math.ceil(math.hypot(wide, tall) * max(PART_SIZES)) + 2
     if side >= min(second.shape[:2]):
         return None
     best, model = PART_FITS, None
     for size in PART_SIZES:
         for turn in PART_TURNS:
-            pose = _carried(_turned(turn, size), middle, np.float32([(side - 1) / 2] * 2))
+            pose = _carried(_turned(turn, size), middle, np.full(2, (side - 1) / 2, np.float32))
             piece = cv2.warpAffine(first, pose, (side, side), flags=cv2.INTER_LINEAR)
             inside = cv2.warpAffine(mask.astype(np.float32), pose, (side, side))
             weight = np.dstack([inside] * first.shape[2])
@@ -240,7 +242,7 @@ def _found_part(
             y, x = np.unravel_index(off.argmin(), off.shape)
             if off[y, x] < best:
                 best = float(off[y, x])
-                model = pose + np.float32([[0, 0, x], [0, 0, y]])
+                model = pose + np.array([[0, 0, x], [0, 0, y]], np.float32)
     return model
 
 

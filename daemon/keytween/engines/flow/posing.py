@@ -76,7 +76,7 @@ class Poses:
             normal[j, i] -= 1
             pull[i] += gap
             pull[j] -= gap
-        return np.linalg.solve(normal, pull)
+        return np.linalg.solve(normal, pull)  # pyright: ignore
 
 
 def chained(last: Array, first: Array) -> Array:

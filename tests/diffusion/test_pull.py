@@ -166,7 +166,7 @@ def test_a_mirror_is_pulled_whole_pinned_and_can_be_loaded(run: Run, hub: Hub) -
 
     code, pulled = run("pull", "sd21")
     assert (code, pulled["source"], pulled["revision"]) == (0, SECOND, COMMIT)
-    assert run("verify") == (0, {"sd21": {}})
+    assert run("verify") == (0, {"sd21": {}, "toon": {}})
     folder = Path(pulled["folder"])
     assert not [p for p in folder.rglob("*") if p.name.startswith(".")]
     assert not load(folder).is_xl
@@ -179,7 +179,7 @@ def test_a_damaged_file_is_fetched_again_and_no_other(run: Run, hub: Hub) -> Non
     folder = Path(run("pull", "sd21")[1]["folder"])
     data = (folder / UNET).read_bytes()
     (folder / UNET).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert run("verify")[1] == {"sd21": {UNET: "damaged"}}
+    assert run("verify")[1] == {"sd21": {UNET: "damaged"}, "toon": {}}
     hub.requests.clear()
     assert run("pull", "sd21")[0] == 0
     assert (folder / UNET).read_bytes() == data
@@ -192,7 +192,9 @@ def test_after_an_interrupted_pull_whole_files_are_not_fetched_again(
     hub.cut = UNET
     code, printed = run("pull", "sd21", HF_HUB_DOWNLOAD_TIMEOUT="2")
     assert (code, printed["error"]["code"]) == (4, "KT-212")
-    assert {row["state"] for row in run("list")[1]} == {"not pulled"}
+    states = {row["name"]: row["state"] for row in run("list")[1]}
+    assert states.pop("toon") == "there"
+    assert set(states.values()) == {"not pulled"}
     folder = tmp_path / "state" / "models" / "sd21"
     whole = {p.relative_to(folder).as_posix() for p in folder.glob("*/*.safetensors")}
     hub.cut = ""
@@ -200,7 +202,7 @@ def test_after_an_interrupted_pull_whole_files_are_not_fetched_again(
     assert run("pull", "sd21")[0] == 0
     assert UNET in hub.fetched()
     assert whole.isdisjoint(hub.fetched())
-    assert run("verify") == (0, {"sd21": {}})
+    assert run("verify") == (0, {"sd21": {}, "toon": {}})
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,14 @@ class Layers:
 
     `models` (K, 2, 3) lead from the first picture to the second, in parts of the longest side, and `labels`
     (h, w) say for each picture's pixels which they follow: 0 is the searched motion, k is model k - 1.
-    `front` (K + 1,) says for each label how far it is in front of others, -1..1.
+    `front` (K + 1,) says for each label how far it is in front of others, -1..1, and `searched_cost` is
+    the handicap under which the searched motion took part.
     """
 
     models: Array
     labels: tuple[Labels, Labels]
     front: Array
+    searched_cost: float = SEARCHED_COST
 
     def model(self, label: int, which: int) -> Array:
         """The motion (2, 3) of a label from one of the pictures to the other."""
@@ -87,17 +89,24 @@ class Layers:
         return out
 
 
-def find_layers(pair: Pair, flows: Pair, proposals: Sequence[Array], colours: Array) -> Layers:
+def find_layers(
+    pair: Pair,
+    flows: Pair,
+    proposals: Sequence[Array],
+    colours: Array,
+    *,
+    searched_cost: float = SEARCHED_COST,
+) -> Layers:
     """The layers of two pictures (h, w, C), for a searched motion (h, w, 2) each and proposed ones (2, 3)
     from the first to the second, in parts of the longest side; `colours` are the pictures' chief ones."""
     models = _promising(pair, _distinct([UNMOVED, *proposals], *pair[0].shape[:2]))
-    shares = _given(pair, flows, models, colours)
+    shares = _given(pair, flows, models, colours, searched_cost)
     for _ in range(ROUNDS):
         owner = shares[0].argmax(0)
         moving = [fitted(pair, m, owner == k) for k, m in enumerate(models[1:], STILL + 1)]
         models = _worthwhile([UNMOVED, *moving], shares)
-        shares = _given(pair, flows, models, colours)
-    return _finished(pair, shares, flows, models, colours)
+        shares = _given(pair, flows, models, colours, searched_cost)
+    return _finished(pair, shares, flows, models, colours, searched_cost)
 
 
 def find_again(pair: Pair, flows: Pair, layers: Layers, colours: Array) -> Layers:
@@ -109,8 +118,8 @@ def find_again(pair: Pair, flows: Pair, layers: Layers, colours: Array) -> Layer
         )
     )
     models = list(layers.models)
-    shares = _given(pair, flows, models, colours, before=before, turns=3)
-    return _finished(pair, shares, flows, models, colours)
+    shares = _given(pair, flows, models, colours, layers.searched_cost, before=before, turns=3)
+    return _finished(pair, shares, flows, models, colours, layers.searched_cost)
 
 
 def affine_field(model: Array, height: int, width: int) -> Array:
@@ -151,6 +160,7 @@ def _given(
     flows: Pair,
     models: Sequence[Array],
     colours: Array,
+    searched_cost: float,
     *,
     before: Pair | None = None,
     turns: int = 10,
@@ -158,7 +168,7 @@ def _given(
     """The shares (K + 2, h, w) that labels have of each pixel, by mean field; the last label is hidden."""
     fields = [[flows[i], *(_way(m, i, *pair[0].shape[:2]) for m in models)] for i in (0, 1)]
     regions = both(lambda i: _regions(pair[i], colours))
-    against = both(lambda i: _against(pair[i], pair[1 - i], fields[i], regions[i]))
+    against = both(lambda i: _against(pair[i], pair[1 - i], fields[i], regions[i], searched_cost))
     if before is None:
         shares = both(lambda i: _shared(against[i], turns))
     else:
@@ -178,14 +188,16 @@ def _unmet(shares: Array, fields: Sequence[Array], motion: Array, opposite: Arra
     return out
 
 
-def _against(picture: Array, other: Array, fields: Sequence[Array], regions: NDArray[np.intp]) -> Array:
+def _against(
+    picture: Array, other: Array, fields: Sequence[Array], regions: NDArray[np.intp], searched_cost: float
+) -> Array:
     """What speaks against each label, (K + 2, h, w) in units: at the pixel, and on its region's average."""
     bounds = _bounds(other)
     sizes = np.maximum(np.bincount(regions.ravel()), 1)
     cost: list[Array] = []
     for k, field in enumerate(fields):
         own = _mismatch(picture, bounds, field) / np.float32(NOISE)
-        own += np.float32(SEARCHED_COST if k == SEARCHED else MOVING_COST if k > STILL else 0)
+        own += np.float32(searched_cost if k == SEARCHED else MOVING_COST if k > STILL else 0)
         sums = np.bincount(regions.ravel(), np.minimum(own, REGION_MOST).ravel())
         cost.append(own + (REGION * sums / sizes).astype(np.float32)[regions])
     return np.stack([*cost, np.full_like(cost[0], HIDDEN_COST)])
@@ -271,13 +283,21 @@ def _ends(field: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
 # ---- order
 
 
-def _finished(pair: Pair, shares: Pair, flows: Pair, models: Sequence[Array], colours: Array) -> Layers:
+def _finished(
+    pair: Pair,
+    shares: Pair,
+    flows: Pair,
+    models: Sequence[Array],
+    colours: Array,
+    searched_cost: float,
+) -> Layers:
     """Layers from shares: what is hidden gets a label, and then what covers what is counted."""
     raw = [s.argmax(0) for s in shares]
     guessed = both(lambda i: _completed(shares[i], membership(pair[i], colours)))
     labels = both(lambda i: _hidden_or_searched(raw, guessed[i], i, models))
     front = _order(labels, flows, models)
-    return Layers(np.stack(models), both(lambda i: _grown(_smoothed(labels[i], len(front)), front)), front)
+    grown = both(lambda i: _grown(_smoothed(labels[i], len(front)), front))
+    return Layers(np.stack(models), grown, front, searched_cost)
 
 
 def _smoothed(labels: Labels, count: int) -> Labels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +31,8 @@ COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
 """The longest side at which all displacements are tried, and of the finished motion; less than the least
 is too small to hold a drawing."""
 FEATURE_SIDE, LABEL_SIDE, BEND_SIDE, SNAP = 384, 512, 64, 0.006
+FREE_COST, FREER = 0.5, 0.38
+"""The searched motion's smaller handicap, and how much less must stay unlike for it to be taken."""
 UNEXPLAINED = 0.002
 """Where less of the picture than this share is unexplained, its parts are not looked for."""
 """The longest side at which the bend of motions is found."""
@@ -70,7 +72,9 @@ def match(first: Array, second: Array) -> Motion | None:
     layers = layering.find_layers(pair, flows, proposals, colours)
     parts = _parts(pair, flows, layers)
     if parts:
-        layers = layering.find_layers(pair, flows, [*layers.models, *parts, *proposals], colours)
+        proposals = [*layers.models, *parts, *proposals]
+        layers = layering.find_layers(pair, flows, proposals, colours)
+    layers = _freer(pair, flows, layers, proposals, colours)
     flows = _led(flows, layers, 0), _led(flows, layers, 1)
     for side in _sides(max(first.shape[:2])):
         pair = reduced(first, side), reduced(second, side)
@@ -96,6 +100,21 @@ def _proposals(first: Array, second: Array) -> list[Array]:
     found = [layering.in_parts(m, max(seen[0].shape)) for m in poses.features(*seen)]
     small = reduced(first, poses.SHAPE_SIDE), reduced(second, poses.SHAPE_SIDE)
     return found + [layering.in_parts(m, max(small[0].shape)) for m in poses.turned_shapes(*small)]
+
+
+def _freer(pair: Pair, flows: Pair, layers: Layers, proposals: Sequence[Array], colours: Array) -> Layers:
+    """The layers, or those that let the searched motion speak up, where these explain far more.
+
+    What bends all over, a running animal, is no set of rigid shapes.
+    """
+    free = layering.find_layers(pair, flows, proposals, colours, searched_cost=FREE_COST)
+    return free if _unlike(pair, flows, free) < FREER * _unlike(pair, flows, layers) else layers
+
+
+def _unlike(pair: Pair, flows: Pair, layers: Layers) -> float:
+    """How different the pictures are along their motion, on the average."""
+    off = both(lambda i: difference(pair[i], moved(pair[1 - i], _led(flows, layers, i))))
+    return float(np.minimum(off, np.float32(0.3)).mean())
 
 
 def _parts(pair: Pair, flows: Pair, layers: Layers) -> list[Array]:

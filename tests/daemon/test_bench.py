@@ -262,8 +262,8 @@ def test_ctrl_c_ends_the_bench_in_plain_words(
 
 def test_the_pace_of_an_engine_is_measured_from_files() -> None:
     found = speed.pace("dis", speed.Case("small", "sprite-turn", 96, 64), count=3)
-    assert found.drawing > found.overall > 0
-    assert found.again > 0
+    # Which is quicker is the machine's mood: only that all were taken can be said.
+    assert min(found.drawing, found.overall, found.again) > 0
     assert speed.Case("small", "sprite-turn", 96, 64).load().draw(0).size == (96, 64)
 
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.coarse import blurred, both, chief_colours, difference, membership, smoothed
+from keytween.engines.flow.fields import agreement, moved, reduced, resized
 from keytween.engines.flow.layers import Layers
-from keytween.engines.flow.matching import Motion, agreement, moved, reduced, resized
+from keytween.engines.flow.matching import Motion
 from keytween.engines.flow.posing import middle, put
 
 Array = NDArray[np.float32]

@@ -9,6 +9,7 @@ interpolation, SIGGRAPH 2000, on a grid in place of triangles).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -83,11 +84,22 @@ def _turn_and_stretch(slope: Doubles) -> tuple[NDArray[np.bool_], Doubles, Doubl
     area = whole[..., 0, 0] * whole[..., 1, 1] - whole[..., 0, 1] * whole[..., 1, 0]
     size = np.square(whole).sum((2, 3))
     sound = (area > 0.2) & (size < 4 * area + 1) & (area < 6)
-    turn = np.arctan2(whole[..., 1, 0] - whole[..., 0, 1], whole[..., 0, 0] + whole[..., 1, 1])
-    return sound, turn, _turned(-turn) @ whole
+    turn = turn_of(whole)
+    return sound, turn, turned(-turn) @ whole
 
 
-def _turned(angle: Doubles) -> Doubles:
+def turn_of(linear: NDArray[Any]) -> NDArray[Any]:
+    """The turn in radians (...) that is nearest to linear maps (..., 2, 2)."""
+    return np.arctan2(linear[..., 1, 0] - linear[..., 0, 1], linear[..., 0, 0] + linear[..., 1, 1])
+
+
+def partly(turn: Doubles, stretch: Doubles, position: float) -> Doubles:
+    """A part of a turn (...) and of the stretch (..., 2, 2) before it, each in its own measure."""
+    return turned(position * turn) @ (np.eye(2) + position * (stretch - np.eye(2)))
+
+
+def turned(angle: Doubles) -> Doubles:
+    """The linear maps (..., 2, 2) that turn by angles (...) in radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([cos, -sin, sin, cos], axis=-1).reshape(*angle.shape, 2, 2)
 
@@ -96,7 +108,7 @@ def _excess(
     slope: Doubles, sound: NDArray[np.bool_], turn: Doubles, stretch: Doubles, position: float
 ) -> Doubles:
     """What the bend must add to the straight motion's change, (h, w, 2, 2), to keep shapes as they are."""
-    kept = _turned(position * turn) @ (np.eye(2) + position * (stretch - np.eye(2)))
+    kept = partly(turn, stretch, position)
     straight = np.eye(2) + position * slope
     return np.where(sound[..., None, None], kept - straight, 0)
 

@@ -15,8 +15,9 @@ from keytween.engines.dissolve import straight
 from keytween.engines.flow.arcs import Arc, joined
 from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.coarse import blurred, both
+from keytween.engines.flow.fields import fetched, grid, reduced, resized
 from keytween.engines.flow.layers import SEARCHED, UNMOVED, Labels, backwards, in_pixels
-from keytween.engines.flow.matching import Motion, fetched, grid, reduced, resized
+from keytween.engines.flow.matching import Motion
 from keytween.engines.flow.posing import Poses
 from keytween.images import Picture, like
 

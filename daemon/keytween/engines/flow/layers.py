@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from keytween.engines.flow.bending import turn_of
 from keytween.engines.flow.coarse import blurred, both, difference, membership, nearest_colour
+from keytween.engines.flow.fields import agreement, grid, moved
 
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
@@ -41,6 +44,8 @@ OUTSIDE = 0.14
 """What it costs to have left the picture, as a difference of colours."""
 UNSEEN = 3.0
 """What it costs that the other picture does not follow the same motion at the place it leads to."""
+RETURN = math.sqrt(8)
+"""How many pixels off there and back may lead for the searched motion to be believed."""
 LEAST = 0.0015
 """The smallest share of the picture that is worth a motion of its own."""
 ROUNDS, MOST = 2, 10
@@ -100,12 +105,13 @@ def find_layers(
     """The layers of two pictures (h, w, C), for a searched motion (h, w, 2) each and proposed ones (2, 3)
     from the first to the second, in parts of the longest side; `colours` are the pictures' chief ones."""
     models = _promising(pair, _distinct([UNMOVED, *proposals], *pair[0].shape[:2]))
-    shares = _given(pair, flows, models, colours, searched_cost)
+    regions = both(lambda i: _regions(pair[i], colours))
+    shares = _given(pair, flows, models, regions, searched_cost)
     for _ in range(ROUNDS):
         owner = shares[0].argmax(0)
         moving = [fitted(pair, m, owner == k) for k, m in enumerate(models[1:], STILL + 1)]
         models = _worthwhile([UNMOVED, *moving], shares)
-        shares = _given(pair, flows, models, colours, searched_cost)
+        shares = _given(pair, flows, models, regions, searched_cost)
     return _finished(pair, shares, flows, models, colours, searched_cost)
 
 
@@ -118,7 +124,8 @@ def find_again(pair: Pair, flows: Pair, layers: Layers, colours: Array) -> Layer
         )
     )
     models = list(layers.models)
-    shares = _given(pair, flows, models, colours, layers.searched_cost, before=before, turns=3)
+    regions = both(lambda i: _regions(pair[i], colours))
+    shares = _given(pair, flows, models, regions, layers.searched_cost, before=before, turns=3)
     return _finished(pair, shares, flows, models, colours, layers.searched_cost)
 
 
@@ -159,7 +166,7 @@ def _given(
     pair: Pair,
     flows: Pair,
     models: Sequence[Array],
-    colours: Array,
+    regions: tuple[NDArray[np.intp], NDArray[np.intp]],
     searched_cost: float,
     *,
     before: Pair | None = None,
@@ -167,7 +174,6 @@ def _given(
 ) -> Pair:
     """The shares (K + 2, h, w) that labels have of each pixel, by mean field; the last label is hidden."""
     fields = [[flows[i], *(_way(m, i, *pair[0].shape[:2]) for m in models)] for i in (0, 1)]
-    regions = both(lambda i: _regions(pair[i], colours))
     against = both(lambda i: _against(pair[i], pair[1 - i], fields[i], regions[i], searched_cost))
     if before is None:
         shares = both(lambda i: _shared(against[i], turns))
@@ -239,20 +245,14 @@ def _softmax(values: Array) -> Array:
 
 def _at_the_end(shares: Array, fields: Sequence[Array]) -> Array:
     """The other picture's share of each label, where the label's motion ends."""
-    out: list[Array] = []
-    for share, field in zip(shares, fields, strict=True):
-        across, down, gone = _ends(field)
-        seen = cv2.remap(share, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        out.append(np.where(gone, np.float32(1), seen))
-    return np.stack(out)
+    return np.stack(
+        [np.where(_gone(f), np.float32(1), moved(s, f)) for s, f in zip(shares, fields, strict=True)]
+    )
 
 
 def _returns(motion: Array, opposite: Array) -> Array:
     """Whether going there and back ends where it began: 1 yes, 0 several pixels off."""
-    across, down, gone = _ends(motion)
-    back = cv2.remap(opposite, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    off = np.square(motion + back).sum(2)
-    return np.where(gone, np.float32(0), np.exp(-off / np.float32(8)))
+    return np.where(_gone(motion), np.float32(0), agreement(motion, opposite, RETURN))
 
 
 def _bounds(picture: Array) -> Pair:
@@ -264,20 +264,24 @@ def _bounds(picture: Array) -> Pair:
 
 def _mismatch(picture: Array, bounds: Pair, field: Array) -> Array:
     """How different the picture is from what it finds at the end of its motion, (h, w)."""
-    across, down, gone = _ends(field)
-    least, most = (
-        cv2.remap(b, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for b in bounds
-    )
+    least, most = moved(bounds[0], field), moved(bounds[1], field)
     off = difference(picture, cv2.min(cv2.max(picture, least), most))  # pyright: ignore
-    return np.where(gone, np.float32(OUTSIDE), blurred(off, 1.0))
+    return np.where(_gone(field), np.float32(OUTSIDE), blurred(off, 1.0))
 
 
-def _ends(field: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _gone(field: Array) -> NDArray[np.bool_]:
+    """What leaves the picture."""
     height, width = field.shape[:2]
-    across = np.arange(width, dtype=np.float32)[None, :] + field[..., 0]
-    down = np.arange(height, dtype=np.float32)[:, None] + field[..., 1]
-    gone = (across < -1) | (across > width) | (down < -1) | (down > height)
-    return across, down, gone
+    ends = grid(height, width) + field
+    across, down = ends[..., 0], ends[..., 1]
+    return (across < -1) | (across > width) | (down < -1) | (down > height)
+
+
+def _met(labels: NDArray[Any], field: Array) -> NDArray[Any]:
+    """The other picture's label at the end of each pixel's motion, the border's for what leaves it."""
+    height, width = field.shape[:2]
+    ends = np.rint(grid(height, width) + field).astype(int)
+    return labels[ends[..., 1].clip(0, height - 1), ends[..., 0].clip(0, width - 1)]
 
 
 # ---- order
@@ -335,12 +339,10 @@ def _hidden_or_searched(
     hidden = len(models) + 1
     lost = np.zeros(own.shape, np.uint8)
     for label in range(1, hidden):
-        across, down, gone = _ends(_way(models[label - 1], which, height, width))
+        field = _way(models[label - 1], which, height, width)
         asked = (own == hidden) & (guessed == label)
-        ends = other[
-            np.rint(down).astype(int).clip(0, height - 1), np.rint(across).astype(int).clip(0, width - 1)
-        ]
-        lost[asked & ~gone & ((ends == hidden) | (ends == label))] = 1
+        ends = _met(other, field)
+        lost[asked & ~_gone(field) & ((ends == hidden) | (ends == label))] = 1
     wide = 2 * round(0.008 * max(own.shape)) + 1
     lost = cv2.morphologyEx(lost, cv2.MORPH_OPEN, np.ones((wide, wide), np.uint8))
     return np.where(lost > 0, SEARCHED, guessed).astype(np.uint8)
@@ -376,13 +378,8 @@ def _order(labels: Sequence[Labels], flows: Pair, models: Sequence[Array]) -> Ar
     for which in (0, 1):
         for label in range(count):
             field = flows[which] if label == SEARCHED else _way(models[label - 1], which, height, width)
-            across, down, gone = _ends(field)
-            ours = (labels[which] == label) & ~gone
-            ends = labels[1 - which][
-                np.rint(down[ours]).astype(int).clip(0, height - 1),
-                np.rint(across[ours]).astype(int).clip(0, width - 1),
-            ]
-            covered[label] += np.bincount(ends, minlength=count)
+            ours = (labels[which] == label) & ~_gone(field)
+            covered[label] += np.bincount(_met(labels[1 - which], field)[ours], minlength=count)
     np.fill_diagonal(covered, 0)
     over, under = covered.sum(0), covered.sum(1)
     return ((over - under) / np.maximum(over + under, 1e-3 * height * width)).astype(np.float32)
@@ -400,8 +397,8 @@ def _distinct(models: Sequence[Array], height: int, width: int) -> list[Array]:
     kept: list[Array] = []
     fields: list[Array] = []
     for model in models:
-        turn = np.arctan2(model[1, 0] - model[0, 1], model[0, 0] + model[1, 1])
-        if not 0.3 < np.linalg.det(model[:, :2]) < 3.3 or abs(turn) > MOST_TURN:
+        linear = model[:, :2]
+        if not 0.3 < np.linalg.det(linear) < 3.3 or abs(turn_of(linear)) > MOST_TURN:
             continue
         field = affine_field(model, height, width)[::8, ::8]
         if all(np.abs(field - f).max() > 1 for f in fields):
@@ -468,11 +465,7 @@ def _step(
     pair: Pair, inside: NDArray[np.bool_], way: Array, slopes: Sequence[Array], basis: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
     """How the affine map must change, (2, 3) in pixels, for coordinates that are 0 in the middle."""
-    across, down, _ = _ends(way)
-    there, right, below = (
-        cv2.remap(p, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[inside]
-        for p in (pair[1], *slopes)
-    )
+    there, right, below = (moved(p, way)[inside] for p in (pair[1], *slopes))
     rest = there - pair[0][inside]
     fair = 1 / (1 + np.square(np.abs(rest).sum(1) / 0.15))
     normal, pull = np.zeros((6, 6)), np.zeros(6)

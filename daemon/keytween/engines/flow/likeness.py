@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keytween.engines.flow.coarse import both, difference
-from keytween.engines.flow.matching import LEAST_SIDE, Motion, edge_strength, fetched, grid, reduced, resized
+from keytween.engines.flow.fields import fetched, grid, reduced, resized
+from keytween.engines.flow.matching import LEAST_SIDE, Motion, edge_strength, led
 
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
@@ -106,6 +107,4 @@ def _told(own: Array, other: Array, way: Array) -> tuple[float, float, float]:
 
 def _way(motion: Motion, which: int, size: tuple[int, ...]) -> Array:
     """Where the pixels of one picture go: with their shape, or as was searched."""
-    searched = resized((motion.there, motion.back)[which], *size[:2])
-    shapes = motion.layers.field(which, motion.layers.labels_at(which, *size[:2]))
-    return np.where(np.isnan(shapes), searched, shapes)
+    return led(resized((motion.there, motion.back)[which], *size[:2]), motion.layers, which)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -22,6 +21,7 @@ from keytween.engines.flow.coarse import (
     membership,
     smoothed,
 )
+from keytween.engines.flow.fields import agreement, fetched, grid, moved, reduced, resized
 from keytween.engines.flow.layers import Layers
 
 Array = NDArray[np.float32]
@@ -30,12 +30,14 @@ Pair = tuple[Array, Array]
 COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
 """The longest side at which all displacements are tried, and of the finished motion; less than the least
 is too small to hold a drawing."""
-FEATURE_SIDE, LABEL_SIDE, BEND_SIDE, SNAP = 384, 512, 64, 0.006
+FEATURE_SIDE, LABEL_SIDE, BEND_SIDE = 384, 512, 64
+"""The longest sides at which features are found, layers are given to pixels anew, and bends are found."""
+SNAP = 0.006
+"""How much worse a layer's motion may fit a pixel than the searched one, as a difference of colours."""
 FREE_COST, FREER = 0.5, 0.38
 """The searched motion's smaller handicap, and how much less must stay unlike for it to be taken."""
 UNEXPLAINED = 0.002
 """Where less of the picture than this share is unexplained, its parts are not looked for."""
-"""The longest side at which the bend of motions is found."""
 SWAY = 0.004
 """What each pixel away from the surroundings' motion costs while searching."""
 AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
@@ -75,13 +77,13 @@ def match(first: Array, second: Array) -> Motion | None:
         proposals = [*layers.models, *parts, *proposals]
         layers = layering.find_layers(pair, flows, proposals, colours)
     layers = _freer(pair, flows, layers, proposals, colours)
-    flows = _led(flows, layers, 0), _led(flows, layers, 1)
+    flows = _both_led(flows, layers)
     for side in _sides(max(first.shape[:2])):
         pair = reduced(first, side), reduced(second, side)
         flows = _refined(pair, flows, layers)
     flows = both(_polishing(pair, flows))
     layers = _found_again(first, second, flows, layers, colours)
-    flows = _led(flows, layers, 0), _led(flows, layers, 1)
+    flows = _both_led(flows, layers)
     return _judged(pair, flows, layers)
 
 
@@ -113,13 +115,13 @@ def _freer(pair: Pair, flows: Pair, layers: Layers, proposals: Sequence[Array], 
 
 def _unlike(pair: Pair, flows: Pair, layers: Layers) -> float:
     """How different the pictures are along their motion, on the average."""
-    off = both(lambda i: difference(pair[i], moved(pair[1 - i], _led(flows, layers, i))))
+    off = both(lambda i: difference(pair[i], moved(pair[1 - i], led(flows[i], layers, i))))
     return float(np.minimum(off, np.float32(0.3)).mean())
 
 
 def _parts(pair: Pair, flows: Pair, layers: Layers) -> list[Array]:
     """How parts of what no motion explains may have moved, (2, 3) each, in parts of the longest side."""
-    left = both(lambda i: _unexplained(pair[i], pair[1 - i], _led(flows, layers, i), layers.labels[i]))
+    left = both(lambda i: _unexplained(pair[i], pair[1 - i], led(flows[i], layers, i), layers.labels[i]))
     if min(float(one.mean()) for one in left) < UNEXPLAINED:
         return []
     small = reduced(pair[0], poses.SHAPE_SIDE), reduced(pair[1], poses.SHAPE_SIDE)
@@ -141,61 +143,26 @@ def _unexplained(picture: Array, other: Array, motion: Array, labels: layering.L
     return (off & (labels == layering.SEARCHED)).astype(np.float32)
 
 
-def _led(flows: Pair, layers: Layers, which: int) -> Array:
-    """The motion, where layers have one: theirs."""
-    field = layers.field(which, layers.labels_at(which, *flows[which].shape[:2]))
-    return np.where(np.isnan(field), flows[which], field)
+def led(motion: Array, layers: Layers, which: int) -> Array:
+    """A motion (h, w, 2) of one of the pictures, where layers have one: theirs."""
+    field = layers.field(which, layers.labels_at(which, *motion.shape[:2]))
+    return np.where(np.isnan(field), motion, field)
+
+
+def _both_led(flows: Pair, layers: Layers) -> Pair:
+    return led(flows[0], layers, 0), led(flows[1], layers, 1)
 
 
 def _snapped(pair: Pair, flows: Pair, layers: Layers) -> Pair:
     """Motions that are those of their layer wherever that shows the same picture: rigid, without noise."""
 
     def snap(i: int) -> Array:
-        own, other = pair[i], pair[1 - i]
-        field = layers.field(i, layers.labels_at(i, *own.shape[:2]))
-        free = np.isnan(field[..., 0])
-        field = np.where(np.isnan(field), flows[i], field)
-        costs = [blurred(difference(own, moved(other, f)), 1.2) for f in (field, flows[i])]
-        keep = ~free & (costs[0] <= costs[1] + np.float32(SNAP))
+        field = led(flows[i], layers, i)
+        costs = [blurred(difference(pair[i], moved(pair[1 - i], f)), 1.2) for f in (field, flows[i])]
+        keep = costs[0] <= costs[1] + np.float32(SNAP)
         return np.where(keep[..., None], field, flows[i])
 
     return both(snap)
-
-
-def reduced(picture: Array, side: int) -> Array:
-    """The picture with its longest side at most `side`."""
-    height, width = picture.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return picture
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # pyright: ignore
-
-
-def resized(motion: Array, height: int, width: int) -> Array:
-    """A motion field at another size, its displacements scaled along."""
-    if motion.shape[:2] == (height, width):
-        return motion
-    scale = (width / motion.shape[1], height / motion.shape[0], 0, 0)
-    return cv2.multiply(cv2.resize(motion, (width, height)), scale)  # pyright: ignore
-
-
-@lru_cache(maxsize=4)
-def grid(height: int, width: int) -> Array:
-    """Each pixel's own place (x, y), (height, width, 2); kept, and never to be written to."""
-    places = np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
-    places.flags.writeable = False
-    return places
-
-
-def fetched(picture: Array, places: Array, *, how: int = cv2.INTER_LINEAR) -> Array:
-    """The picture at other places (h, w, 2); beyond its border it goes on as at the border."""
-    return cv2.remap(picture, places, None, how, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore
-
-
-def moved(picture: Array, motion: Array) -> Array:
-    """What each pixel finds at the end of its motion."""
-    return fetched(picture, grid(*motion.shape[:2]) + motion)
 
 
 def edge_strength(picture: Array) -> Array:
@@ -204,12 +171,6 @@ def edge_strength(picture: Array) -> Array:
     down = cv2.Sobel(picture, cv2.CV_32F, 0, 1, scale=0.25)
     ones = np.ones((1, picture.shape[2]), np.float32)
     return blurred(np.sqrt(cv2.transform(across * across + down * down, ones)), 1.0)  # pyright: ignore
-
-
-def agreement(motion: Array, opposite: Array, tolerance: float) -> Array:
-    """Whether going there and back ends where it began: 1 yes, 0 further off than `tolerance` pixels."""
-    off = np.square(motion + moved(opposite, motion)).sum(2)
-    return np.exp(-off / np.float32(tolerance**2))
 
 
 def _sides(longest: int) -> Iterator[int]:
@@ -234,7 +195,7 @@ def _refined(pair: Pair, flows: Pair, layers: Layers | None) -> Pair:
     height, width = pair[0].shape[:2]
     flows = resized(flows[0], height, width), resized(flows[1], height, width)
     if layers is not None:
-        flows = _led(flows, layers, 0), _led(flows, layers, 1)
+        flows = _both_led(flows, layers)
     edges = edge_strength(pair[0]), edge_strength(pair[1])
     calm = flows
     for step in (1.0, 0.5):

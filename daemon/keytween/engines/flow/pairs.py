@@ -13,10 +13,11 @@ from keytween.engines.dissolve import premultiplied, with_channels
 from keytween.engines.flow import arcs
 from keytween.engines.flow.arcs import Leg
 from keytween.engines.flow.drawing import Stage
+from keytween.engines.flow.fields import reduced
 from keytween.engines.flow.keeping import Kept
 from keytween.engines.flow.likeness import Likeness, likeness
 from keytween.engines.flow.looks import look
-from keytween.engines.flow.matching import Motion, match, reduced
+from keytween.engines.flow.matching import Motion, match
 from keytween.images import Picture, as_float
 from keytween_wire.messages import MorphRequest
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from keytween.engines.flow.bending import Bend
+from keytween.engines.flow.bending import Bend, partly, turn_of, turned
 from keytween.engines.flow.layers import STILL, Layers, affine_field, backwards
 
 Array = NDArray[np.float32]
@@ -101,15 +101,10 @@ def _gap_on_the_way(layers: Layers, joint: Joint, position: float) -> Doubles:
 def _pose(model: Doubles, middle: Doubles, position: float) -> Doubles:
     """The map (2, 3) from the first picture to a position: turn and stretch apart, the middle straight on."""
     linear = model[:, :2]
-    turn = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
-    stretch = _turned(-turn) @ linear
-    kept = _turned(position * turn) @ (np.eye(2) + position * (stretch - np.eye(2)))
+    turn = turn_of(linear)
+    kept = partly(turn, turned(-turn) @ linear, position)
     there = middle + position * (put(model, middle) - middle)
     return np.concatenate([kept, (there - kept @ middle)[:, None]], axis=1)
-
-
-def _turned(angle: float) -> Doubles:
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def middle(layers: Layers, label: int) -> Doubles:

@@ -46,6 +46,7 @@ DAEMON = (
     "icc",
     "headers",
     "pixels",
+    "placing",
 )
 """The daemon's rooms from left to right. An arrow may skip rooms; none points left."""
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
-import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 
 from keytween import headers, icc, pixels
 from keytween.pixels import Floats, Pixels
+from keytween.placing import place
 from keytween_wire.errors import (
     BadSetting,
     NotAPicture,
@@ -231,8 +230,8 @@ def _decode(path: str, header: headers.Header, asked: _Asked) -> Picture:
 def _tidy(complaint: str, path: str) -> str:
     """The first line of OpenImageIO's complaint, without the path that it worked on."""
     first = (complaint.strip().splitlines() or ["the pixels cannot be read"])[0]
-    for place in (path, Path(path).name):
-        first = re.sub(r'\s*\(?"?' + re.escape(place) + r'"?\)?:?', "", first)
+    for named in (path, Path(path).name):
+        first = re.sub(r'\s*\(?"?' + re.escape(named) + r'"?\)?:?', "", first)
     return first.strip(" :.")
 
 
@@ -428,23 +427,9 @@ def write(picture: Picture, path: Path, file_format: str = "auto") -> None:
     if path.suffix.lower() not in headers.SUFFIXES[suffix]:
         raise PictureUnwritable(name=path, detail=f"its suffix does not fit {suffix} data")
     try:
-        _place(data, path)
+        place(data, path)
     except OSError as error:
         raise PictureUnwritable(name=path, detail=error.strerror or error) from error
-
-
-def _place(data: bytes, path: Path) -> None:
-    """Written beside its place, made durable, then renamed: nobody ever sees half a file."""
-    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 _NUMBER = re.compile(r"#+|%(?:0(\d+))?d|\*")

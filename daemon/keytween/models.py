@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from keytween.placing import place
 from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelNotFetched
 
 if TYPE_CHECKING:
@@ -157,24 +157,10 @@ def _changing(config: Config) -> Iterator[dict[str, Model]]:
             models = _listed(config)
             yield models
             value = {"version": 1, "models": {name: _entry(model) for name, model in sorted(models.items())}}
-            _place(json.dumps(value, indent=1).encode(), home(config) / "models.json")
+            place(json.dumps(value, indent=1).encode(), home(config) / "models.json")
     except OSError as error:
         detail = error.strerror or str(error)
         raise BadSetting(name="list of checkpoints", value=home(config), detail=detail) from error
-
-
-def _place(data: bytes, path: Path) -> None:
-    """Written beside its place, made durable, then renamed: nobody ever sees half a list."""
-    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 # ---- names

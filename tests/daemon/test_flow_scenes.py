@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from keytween.bench.measures import Seen, psnr
 from keytween.bench.scenes import Scene, scenes
 from keytween.engines.base import Frame
 from keytween.engines.dissolve import dissolve
@@ -14,7 +15,7 @@ from keytween.engines.flow import Flow
 from keytween.engines.flow.bending import bend
 from keytween.engines.flow.layers import STILL, backwards, find_layers, in_parts, in_pixels
 from keytween.engines.flow.posing import Poses
-from keytween.images import Picture, as_float
+from keytween.images import Picture
 from keytween_wire.messages import KeyframeImage, MorphRequest
 
 SIZE = 256
@@ -48,21 +49,15 @@ def middle(first: Picture, second: Picture) -> Picture:
     return made
 
 
-def psnr(picture: Picture, truth: Picture) -> float:
-    off = premultiplied_over_grey(picture) - premultiplied_over_grey(truth)
-    return float(-10 * np.log10(max(np.square(off).mean(), 1e-10)))
-
-
-def premultiplied_over_grey(picture: Picture) -> np.ndarray:
-    pixels = as_float(picture)
-    matte = pixels[..., 3:] if pixels.shape[2] == 4 else np.ones_like(pixels[..., :1])
-    return np.concatenate([pixels[..., :3] * matte + 0.5 * (1 - matte), matte], axis=2)
+def near(picture: Picture, truth: Picture) -> float:
+    """In decibels."""
+    return psnr(Seen.of(picture), Seen.of(truth))
 
 
 @pytest.mark.parametrize("name", MARGINS)
 def test_the_middle_is_closer_to_the_truth_than_a_cross_fade(name: str) -> None:
     first, truth, second = (scene(name).draw(p) for p in (0.0, 0.5, 1.0))
-    gain = psnr(middle(first, second), truth) - psnr(dissolve(first, second, 0.5), truth)
+    gain = near(middle(first, second), truth) - near(dissolve(first, second, 0.5), truth)
     assert gain > MARGINS[name]
 
 

@@ -19,7 +19,7 @@ import OpenImageIO
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from keytween import images
+from keytween import images, placing
 from keytween.images import Picture, as_float, encode, is_pattern, like, read, sequence, sniff, write
 from keytween_wire.errors import (
     BadSetting,
@@ -636,7 +636,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.os, "fsync", full)
+    monkeypatch.setattr(placing.os, "fsync", full)
     with pytest.raises(PictureUnwritable, match="No space left"):
         write(Picture(RGB), path)
     assert path.read_bytes() == b"old"

@@ -31,6 +31,8 @@ TOLD = [
     messages.JobInfo,
     messages.ErrorInfo,
     messages.EngineInfo,
+    messages.CheckpointInfo,
+    messages.PresetInfo,
     messages.Limits,
 ]
 """Every dataclass that the protocol's document tells of."""

@@ -7,9 +7,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,6 +26,7 @@ from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
 from keytween.jobs.link import Said, hear, say, worker_keys
 from keytween.jobs.store import JobStore
 from keytween.keys import CLIENTS, WORKERS, AllowList, KeyPair, authorised_keys, new_connection
+from keytween.models import registered, resolve
 from keytween_wire import PROTOCOL
 from keytween_wire.codec import decode, encode, error_info, number_of
 from keytween_wire.connection import Connection
@@ -41,11 +43,14 @@ from keytween_wire.errors import (
 from keytween_wire.messages import (
     Accepted,
     Cancel,
+    CheckpointInfo,
     Clear,
+    Diffusion,
     Done,
     EngineInfo,
     Failed,
     FrameMade,
+    FreeMemory,
     Hello,
     Jobs,
     Limits,
@@ -53,6 +58,7 @@ from keytween_wire.messages import (
     Message,
     MorphRequest,
     Ping,
+    PresetInfo,
     Reply,
     Stop,
     Submit,
@@ -64,6 +70,11 @@ from keytween_wire.messages import (
 log = logging.getLogger(__name__)
 TICK_MS = 50
 RETRY_MS = 5
+PRESETS = {
+    "final": "Every setting at its default, for the result",
+    "draft": "A first look, at about half the work",
+    "paper": "As the method was published, for comparison; the slowest",
+}
 BURST = 8
 """Events sent to one watcher before the loop looks at everything else again."""
 
@@ -264,6 +275,8 @@ class Server:
                 return self._clear(message)
             case Ping():
                 return Done()
+            case FreeMemory():
+                return Done(int(self._dispatch.rest()))
             case Stop():
                 self._stop_when_idle, self._stopping = True, not message.when_idle
                 return Done()
@@ -286,9 +299,16 @@ class Server:
             default_engine=self._default_engine,
             engines=tuple(self._engines.values()),
             limits=self._limits,
+            checkpoints=tuple(_checkpoints(self._config)),
+            presets=tuple(
+                PresetInfo(name, PRESETS.get(name, ""), Diffusion(**settings))  # type: ignore[arg-type]
+                for name, settings in Diffusion.PRESETS.items()
+            ),
+            log=str(self._config.log.absolute()),
         )
 
     def _submit(self, message: Submit, blobs: tuple[bytes, ...]) -> Accepted:
+        message = replace(message, request=_with_folder(self._config, message.request))
         known = self._store.known(message.job_id, message.request)
         if known is not None:
             return Accepted(known, existing=True)
@@ -371,6 +391,21 @@ class Server:
         if blob is None:
             log.error("frame %s of job %s is gone or damaged", event.index, event.job_id)
         return blob
+
+
+def _checkpoints(config: Config) -> Iterator[CheckpointInfo]:
+    """The checkpoints that have a name; none where their list is damaged, which `doctor` tells."""
+    with suppress(KeytweenError):
+        for model in registered(config).values():
+            yield CheckpointInfo(model.name, model.source, model.there)
+
+
+def _with_folder(config: Config, request: MorphRequest) -> MorphRequest:
+    """The request with the folder in place of a checkpoint's name; raises CheckpointUnusable."""
+    name = request.diffusion.checkpoint
+    if not name or Path(name).is_absolute():
+        return request
+    return replace(request, diffusion=replace(request.diffusion, checkpoint=resolve(config, name)))
 
 
 def _endpoint(socket: zmq.Socket[bytes]) -> str:

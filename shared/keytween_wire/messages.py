@@ -61,13 +61,13 @@ class KeyframeImage:
 class Diffusion:
     """The settings of the `diffmorpher` engine; the defaults are the paper's (section 4.1).
 
-    `checkpoint` is a folder on the daemon's machine. `prompts` and `loras` (files there) are none, one
-    for all, or one for each keyframe. `guidance` 1 is none. `refinements` are fixed-point iterations of
-    each inversion step. `lora_steps`, `lora_lr` and `lora_rank` fit the LoRAs; `fixed_lora` 0..1 keeps
-    their mix there, -1 lets it follow. `attention` is the paper's lambda, 0 switches it off.
-    `reschedule` is `probe` (from a few cheap frames), `full` (from a first rendering of all, as
-    published) or `off`. `size` is the side in pixels of a square of the working area, 0 the checkpoint's
-    own. `keep_ends` fades what the network loses of the keyframes into their neighbours.
+    `checkpoint` is a folder on the daemon's machine or a name it knows. `prompts` and `loras` (files
+    there) are none, one for all, or one for each keyframe. `guidance` 1 is none. `refinements` are fixed-
+    point iterations of each inversion step. `lora_steps`, `lora_lr` and `lora_rank` fit the LoRAs;
+    `fixed_lora` 0..1 keeps their mix there, -1 lets it follow. `attention` is the paper's lambda, 0
+    switches it off. `reschedule` is `probe` (from a few cheap frames), `full` (from a first rendering of
+    all, as published) or `off`. `size` is the side in pixels of a square of the working area, 0 the
+    checkpoint's own. `keep_ends` fades what the network loses of the keyframes into their neighbours.
     """
 
     checkpoint: str = ""
@@ -164,6 +164,24 @@ class EngineInfo:
     available: bool = True
     reason: str = ""
     overshoot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A checkpoint that the daemon knows by name, and whether its folder is there."""
+
+    name: str
+    summary: str = ""
+    available: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PresetInfo:
+    """Settings of `diffmorpher` under a name; its `diffusion` has no checkpoint and no prompts."""
+
+    name: str
+    summary: str = ""
+    diffusion: Diffusion = Diffusion()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +284,11 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeMemory:
+    """Asks an idle worker to exit, with the engine and checkpoint that it keeps open."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Asks the daemon to exit: now (running jobs resume at the next start), or when the queue is empty."""
 
@@ -277,7 +300,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The answer to Hello: the protocol both will speak, and what this daemon can do."""
+    """The answer to Hello: the protocol both will speak, and what this daemon can do.
+
+    `log` is its log file, on its own machine.
+    """
 
     protocol: int
     version: str
@@ -286,6 +312,9 @@ class Welcome:
     default_engine: str = "flow"
     engines: tuple[EngineInfo, ...] = ()
     limits: Limits = Limits()
+    checkpoints: tuple[CheckpointInfo, ...] = ()
+    presets: tuple[PresetInfo, ...] = ()
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +334,10 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer to Watch, Unwatch, Cancel, Clear, Ping and Stop; `count` is how many jobs it touched."""
+    """The answer to Watch, Unwatch, Cancel, Clear, Ping, FreeMemory and Stop.
+
+    `count` is how many jobs it touched; for FreeMemory, 1 when a worker exited.
+    """
 
     count: int = 0
 
@@ -362,7 +394,7 @@ class FrameMade:
     note: str = ""
 
 
-Request = Hello | Submit | Watch | Unwatch | Cancel | ListJobs | Clear | Ping | Stop
+Request = Hello | Submit | Watch | Unwatch | Cancel | ListJobs | Clear | Ping | FreeMemory | Stop
 Reply = Welcome | Accepted | Jobs | Done | Failed
 Event = JobChanged | Progressed | FrameMade
 Message = Request | Reply | Event
@@ -376,6 +408,7 @@ MESSAGES: dict[str, type[Message]] = {
     "list-jobs": ListJobs,
     "clear": Clear,
     "ping": Ping,
+    "free-memory": FreeMemory,
     "stop": Stop,
     "welcome": Welcome,
     "accepted": Accepted,

@@ -26,6 +26,7 @@ from keytween_wire.codec import decode, encode
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
     BadSetting,
+    CheckpointUnusable,
     ConnectionFileUnsafe,
     DaemonNotRunning,
     DaemonUnreachable,
@@ -42,9 +43,11 @@ from keytween_wire.errors import (
     from_wire,
 )
 from keytween_wire.messages import (
+    Diffusion,
     Done,
     Failed,
     FrameMade,
+    FreeMemory,
     Hello,
     JobChanged,
     JobState,
@@ -68,6 +71,42 @@ def finish(client: Client, job_id: str) -> JobChanged:
     last = [r.message for r in client.events(job_id)][-1]
     assert isinstance(last, JobChanged)
     return last
+
+
+# ---- the welcome
+
+
+def test_the_welcome_says_what_there_is_to_choose_from(
+    daemon: DaemonProcess, client: Client, config: Config
+) -> None:
+    welcome = client.hello()
+    assert {engine.name for engine in welcome.engines} >= {"flow", "dissolve", "diffmorpher"}
+    assert "toon" in [checkpoint.name for checkpoint in welcome.checkpoints if checkpoint.available]
+    presets = {preset.name: preset.diffusion for preset in welcome.presets}
+    assert presets == {name: Diffusion(**values) for name, values in Diffusion.PRESETS.items()}
+    assert welcome.log == str(config.log)
+
+
+def test_a_checkpoint_without_a_folder_and_a_name_is_refused(
+    client: Client, keyframe_files: list[Path]
+) -> None:
+    job_id, request, blobs = request_for(keyframe_files)
+    named = replace(request, diffusion=Diffusion(checkpoint="nobody"))
+    with pytest.raises(CheckpointUnusable, match=r"nobody.*toon"):
+        client.submit(job_id, named, blobs)
+    client.submit(job_id, replace(request, diffusion=Diffusion(checkpoint="toon")), blobs)
+    assert finish(client, job_id).state is JobState.DONE
+
+
+def test_an_idle_worker_frees_its_memory_when_asked_to(client: Client, keyframe_files: list[Path]) -> None:
+    assert client.ask(FreeMemory()) == Done(0)
+    job_id, request, blobs = request_for(keyframe_files)
+    client.submit(job_id, request, blobs)
+    finish(client, job_id)
+    assert client.ask(FreeMemory()) == Done(1)
+    following, request, blobs = request_for(keyframe_files)
+    client.submit(following, request, blobs)
+    assert finish(client, following).state is JobState.DONE
 
 
 # ---- jobs and events

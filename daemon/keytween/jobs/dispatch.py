@@ -96,6 +96,13 @@ class Dispatch:
             _end(self._child.process)
             self._child = None
 
+    def rest(self) -> bool:
+        """Ends a worker that has nothing to do, so that its memory is free; false when there is none."""
+        if self._child is None or self._child.job_id or not self._child.identity:
+            return False
+        self.stop()
+        return True
+
     @property
     def worker_pid(self) -> int:
         """The worker's process id, 0 when there is none."""

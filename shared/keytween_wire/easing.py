@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from keytween_wire.errors import UnknownEasing
+from keytween_wire.errors import BadSetting, UnknownEasing
 
 BACK_OVERSHOOT = 1.70158
 ELASTIC_AMPLITUDE = 0.8
@@ -98,6 +98,40 @@ class Easing:
             if str(easing) == name:
                 return easing
         raise UnknownEasing(name=text, choices=choices())
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A curve that was drawn by hand, as values at even steps from 0 to 1: call it as an Easing.
+
+    `values` holds at least two; between them it is straight. It may leave 0..1. The two ends are 0 and 1
+    whatever was drawn, because there a keyframe is shown. Raises BadSetting.
+    """
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) < 2 or not all(math.isfinite(value) for value in self.values):
+            detail = "it needs two numbers or more"
+            raise BadSetting(name="drawn easing", value=f"{len(self.values)} values", detail=detail)
+
+    def __call__(self, x: float, *, duration: int = 1) -> float:
+        """The position at a share `x` (0..1, clamped) of a segment; `duration` changes nothing."""
+        if x <= 0.0 or x >= 1.0:
+            return 0.0 if x <= 0.0 else 1.0
+        place = x * (len(self.values) - 1)
+        index = min(int(place), len(self.values) - 2)
+        left, right = self.values[index : index + 2]
+        return left + (right - left) * (place - index)
+
+    @property
+    def overshoots(self) -> bool:
+        """Whether positions leave 0..1 on the way."""
+        return any(not 0.0 <= value <= 1.0 for value in self.values[1:-1])
+
+
+Curve = Easing | Drawn
+"""How a segment's positions run: one of Blender's easings, or a drawn curve."""
 
 
 def choices() -> str:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from keytween_wire.easing import LINEAR, Easing
+from keytween_wire.easing import LINEAR, Curve
 from keytween_wire.errors import BadSetting, NoRoomBetween, TooFewKeyframes
 
+MOST_DRIFT = 0.5
+"""A hold that drifts further than that is no hold."""
 SAME_POSITION = 1e-6
 """Positions closer than this are one drawing: an eye, and 16 bits of colour, cannot tell them apart."""
 
@@ -20,13 +22,15 @@ class Keyframe:
 
     `frame` is the timeline frame where it starts, `hold` how many frames it is held before the change
     begins (1: no hold), `easing` the curve of the segment that leaves it, `exposure` that segment's
-    exposure where it differs from the plan's. Nothing leaves the last keyframe: its three are not used.
+    exposure where it differs from the plan's. `drift` (0..MOST_DRIFT) makes the hold a moving hold: its last
+    frame stands at that position already. Nothing leaves the last keyframe: its four are not used.
     """
 
     frame: int
     hold: int = 1
-    easing: Easing = LINEAR
+    easing: Curve = LINEAR
     exposure: int | None = None
+    drift: float = 0.0
 
     @property
     def leaves(self) -> int:
@@ -36,13 +40,18 @@ class Keyframe:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The stretch between two keyframes: position 0 is at frame `start`, position 1 at frame `end`."""
+    """The stretch between two keyframes: position `drift` is at frame `start`, position 1 at frame `end`.
+
+    Before it lies the hold of `hold` frames, `start` the last of them; without a moving hold `drift` is 0.
+    """
 
     index: int
     start: int
     end: int
-    easing: Easing
+    easing: Curve
     exposure: int
+    hold: int = 1
+    drift: float = 0.0
 
     @property
     def duration(self) -> int:
@@ -51,7 +60,16 @@ class Segment:
 
     def position_at(self, step: float) -> float:
         """The eased position at a share (0..1) of the segment's duration; may overshoot 0..1."""
-        return self.easing(step, duration=self.duration)
+        return self.drift + (1.0 - self.drift) * self.easing(step, duration=self.duration)
+
+    def held_at(self, frame: int) -> float:
+        """The position at a frame of the hold, counted from its first, which is the keyframe itself.
+
+        The drift is even, and its drawings are held as the segment's are.
+        """
+        if self.hold < 2:
+            return 0.0
+        return self.drift * (frame - frame % self.exposure) / (self.hold - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +119,15 @@ def segments(keyframes: Sequence[Keyframe], *, exposure: int = 1) -> tuple[Segme
         raise TooFewKeyframes(count=len(keyframes))
     _check(exposure=exposure)
     for keyframe in keyframes:
+        _check_drift(keyframe.drift)
         _check(hold=keyframe.hold, exposure=exposure if keyframe.exposure is None else keyframe.exposure)
     found: list[Segment] = []
     for index, (left, right) in enumerate(pairwise(keyframes)):
         if right.frame - left.leaves < 2:
             raise NoRoomBetween(first=index + 1, second=index + 2)
-        found.append(Segment(index, left.leaves, right.frame, left.easing, left.exposure or exposure))
+        drift = left.drift if left.hold > 1 else 0.0
+        held = left.exposure or exposure
+        found.append(Segment(index, left.leaves, right.frame, left.easing, held, left.hold, drift))
     return tuple(found)
 
 
@@ -122,11 +143,10 @@ def plan(keyframes: Sequence[Keyframe], *, exposure: int = 1, count: int | None 
         raise BadSetting(name="in-betweens", value=count, detail="it must be 0 or more")
     drawings: list[Drawing] = []
     cels: list[Cel] = []
-    for segment, left in zip(segments(keyframes, exposure=exposure), keyframes, strict=False):
-        cels += [Cel(keyframe=segment.index)] * (left.hold - 1)
+    for segment in segments(keyframes, exposure=exposure):
         shown = _Shown(segment.index)
-        for step in _steps(segment, count):
-            position = segment.position_at(step)
+        held = (segment.held_at(frame) for frame in range(segment.hold - 1))
+        for position in (*held, *(segment.position_at(step) for step in _steps(segment, count))):
             cel = shown.at(position)
             if cel is None:
                 cel = shown.add(position, Cel(drawing=len(drawings)))
@@ -178,6 +198,11 @@ class _Shown:
     def _slot(position: float) -> int:
         """Slots are as wide as SAME_POSITION, so that one holds at most one cel."""
         return math.floor(position / SAME_POSITION)
+
+
+def _check_drift(drift: float) -> None:
+    if not 0.0 <= drift <= MOST_DRIFT:
+        raise BadSetting(name="moving hold", value=drift, detail=f"it must lie in 0..{MOST_DRIFT}")
 
 
 def _check(**values: int) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keytween_wire.easing import LINEAR, Easing, Interpolation, Mode, choices
-from keytween_wire.errors import UnknownEasing
+from keytween_wire.easing import LINEAR, Drawn, Easing, Interpolation, Mode, choices
+from keytween_wire.errors import BadSetting, UnknownEasing
 
 EVERY = [Easing(interpolation, mode) for interpolation in Interpolation for mode in Mode]
 MODELESS = (Interpolation.CONSTANT, Interpolation.LINEAR, Interpolation.BEZIER)
@@ -179,3 +179,28 @@ def test_an_unknown_name_is_refused_with_the_names_there_are(text: str) -> None:
 def test_the_default_is_linear() -> None:
     assert Easing() == LINEAR
     assert LINEAR(0.1234) == 0.1234
+
+
+# ---- drawn curves
+
+
+def test_a_drawn_curve_is_straight_between_its_values() -> None:
+    drawn = Drawn((0.0, 0.8, 1.0))
+    assert [drawn(x) for x in (0.25, 0.5, 0.75)] == pytest.approx([0.4, 0.8, 0.9])
+
+
+def test_a_drawn_curve_begins_and_ends_at_the_keyframes_whatever_was_drawn() -> None:
+    drawn = Drawn((0.3, 0.5, 0.7))
+    assert [drawn(x) for x in (-1.0, 0.0, 1.0, 2.0)] == [0.0, 0.0, 1.0, 1.0]
+    assert drawn(0.001) == pytest.approx(0.3, abs=0.001)
+
+
+@pytest.mark.parametrize(("values", "over"), [((0.0, 0.5, 1.0), False), ((0.0, 1.2, 1.0), True)])
+def test_a_drawn_curve_knows_whether_it_overshoots(values: tuple[float, ...], over: bool) -> None:
+    assert Drawn(values).overshoots is over
+
+
+@pytest.mark.parametrize("values", [(), (1.0,), (0.0, float("nan"), 1.0)])
+def test_a_drawn_curve_without_numbers_is_refused(values: tuple[float, ...]) -> None:
+    with pytest.raises(BadSetting):
+        Drawn(values)

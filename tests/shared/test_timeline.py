@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keytween_wire.easing import LINEAR, Easing, Interpolation, Mode
+from keytween_wire.easing import LINEAR, Drawn, Easing, Interpolation, Mode
 from keytween_wire.errors import BadSetting, NoRoomBetween, TooFewKeyframes
-from keytween_wire.timeline import SAME_POSITION, Cel, Keyframe, Plan, plan, segments, spaced
+from keytween_wire.timeline import MOST_DRIFT, SAME_POSITION, Cel, Keyframe, Plan, plan, segments, spaced
 
 EVERY = [Easing(interpolation, mode) for interpolation in Interpolation for mode in Mode]
 STEADY = [
@@ -92,6 +93,27 @@ def test_each_of_many_keyframes_is_shown_once_and_drawings_count_through() -> No
 def test_a_segment_without_drawings_still_has_its_place_in_the_positions() -> None:
     keyframes = [Keyframe(0), Keyframe(4, easing=Easing(Interpolation.CONSTANT)), Keyframe(8), Keyframe(10)]
     assert [len(p) for p in plan(keyframes).positions(3)] == [3, 0, 1]
+
+
+def test_a_drawn_curve_is_an_easing() -> None:
+    made = plan([Keyframe(0, easing=Drawn((0.0, 0.6, 0.8, 1.0))), Keyframe(6)])
+    assert positions(made) == pytest.approx([0.3, 0.6, 0.7, 0.8, 0.9])
+
+
+def test_a_moving_hold_drifts_from_the_keyframe_and_the_change_goes_on_from_there() -> None:
+    made = plan([Keyframe(1, hold=5, drift=0.2), Keyframe(9)])
+    assert shown(made) == "A 0 1 2 3 4 5 6 B"
+    assert positions(made) == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_moving_hold_is_exposed_as_its_segment_is() -> None:
+    made = plan([Keyframe(1, hold=5, drift=0.2, exposure=2), Keyframe(9)])
+    assert shown(made) == "A A 0 0 1 1 2 2 B"
+    assert positions(made) == pytest.approx([0.1, 0.2, 0.6])
+
+
+def test_a_keyframe_that_is_not_held_cannot_drift() -> None:
+    assert plan([Keyframe(1, drift=0.2), Keyframe(9)]) == plan([Keyframe(1), Keyframe(9)])
 
 
 def test_frames_may_be_negative() -> None:
@@ -197,6 +219,9 @@ def test_keyframes_without_a_frame_between_them_are_named(keyframes: list[Keyfra
         ([Keyframe(1, exposure=0), Keyframe(9)], {}, "exposure"),
         ([Keyframe(1), Keyframe(9, hold=-1)], {}, "hold"),
         ([Keyframe(1), Keyframe(9, exposure=-1)], {}, "exposure"),
+        ([Keyframe(1, hold=3, drift=-0.1), Keyframe(9)], {}, "moving hold"),
+        ([Keyframe(1, hold=3, drift=0.6), Keyframe(9)], {}, "moving hold"),
+        ([Keyframe(1, hold=3, drift=float("nan")), Keyframe(9)], {}, "moving hold"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(
@@ -310,6 +335,33 @@ def test_an_easing_that_never_goes_back_never_shows_an_earlier_drawing_again(
 def _place(made: Plan, drawing: int | None) -> float:
     assert drawing is not None
     return made.drawings[drawing].segment + made.drawings[drawing].position
+
+
+@given(keyframe_lists(STEADY), exposures, st.floats(0.001, MOST_DRIFT))
+def test_a_moving_hold_goes_steadily_from_its_keyframe_to_its_drift(
+    keyframes: list[Keyframe], exposure: int, drift: float
+) -> None:
+    moving = [replace(keyframe, drift=drift) for keyframe in keyframes]
+    made = plan(moving, exposure=exposure)
+    assert len(made.cels) == len(plan(keyframes, exposure=exposure).cels)
+    for segment, left in zip(segments(moving, exposure=exposure), moving, strict=False):
+        first = left.frame - made.first_frame
+        held = [_within(made, segment.index, cel) for cel in made.cels[first : first + left.hold]]
+        assert held[0] == 0.0
+        assert held == sorted(held)
+        assert held[-1] == pytest.approx(drift if left.hold > 1 else 0.0)
+        # Each frame of the hold stands where an even drift would be, or up to an exposure behind it.
+        step = drift / max(1, left.hold - 1)
+        for frame, position in enumerate(held):
+            assert -SAME_POSITION <= frame * step - position <= (segment.exposure - 1) * step + SAME_POSITION
+
+
+def _within(made: Plan, segment: int, cel: Cel) -> float:
+    """The position that a cel shows, counted in this segment."""
+    if cel.keyframe is not None:
+        return float(cel.keyframe - segment)
+    assert cel.drawing is not None
+    return made.drawings[cel.drawing].position
 
 
 @given(keyframe_lists([LINEAR]), exposures)

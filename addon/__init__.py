@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-MODULES = ("properties", "preferences", "operators", "panels", "poller")
+MODULES = ("properties", "prompts", "preferences", "operators", "panels", "poller")
 
 
 def _load() -> list[ModuleType]:

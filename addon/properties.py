@@ -8,7 +8,7 @@ import zlib
 import bpy
 
 from keytween_wire.easing import Interpolation, Mode
-from keytween_wire.messages import Diffusion, MorphRequest
+from keytween_wire.messages import MorphRequest
 
 from . import poller
 from .status import DIFFMORPHER
@@ -63,14 +63,6 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
-_PRESET_TEXTS = {
-    "final": ("Final", "Every setting at its default, for the result"),
-    "draft": ("Draft", "A first look, at about half the work"),
-    "paper": ("Paper", "As the method was published, for comparison; the slowest"),
-}
-PRESETS = tuple(
-    (name, *_PRESET_TEXTS.get(name, (name.title(), "")), "NONE", _number(name)) for name in Diffusion.PRESETS
-)
 _PATH_TEXTS = {
     "straight": ("Straight", "Straight from each keyframe to the next"),
     "arc": ("Arc", "Along an arc through the keyframes, without corners"),
@@ -78,6 +70,7 @@ _PATH_TEXTS = {
 PATHS = tuple((name, *_PATH_TEXTS.get(name, (name.title(), ""))) for name in MorphRequest.PATHS)
 _ENGINE_NAMES = {DIFFMORPHER: "DiffMorpher"}
 _engine_items: list[tuple[str, str, str, str, int]] = []
+_preset_items: list[tuple[str, str, str, str, int]] = []
 
 
 def engine_items(
@@ -96,6 +89,17 @@ def engine_items(
         for engine in poller.STATUS.engines
     ]
     return _engine_items
+
+
+def preset_items(
+    _owner: KeytweenSettings | None, _context: bpy.types.Context | None
+) -> list[tuple[str, str, str, str, int]]:
+    """DiffMorpher's presets, as the daemon offered them last."""
+    _preset_items[:] = [
+        (preset.name, preset.name.title(), preset.summary, "NONE", _number(preset.name))
+        for preset in poller.STATUS.presets
+    ]
+    return _preset_items
 
 
 class KeytweenSettings(bpy.types.PropertyGroup):
@@ -126,12 +130,15 @@ class KeytweenSettings(bpy.types.PropertyGroup):
     )
     checkpoint: bpy.props.StringProperty(
         name="Checkpoint",
-        description="Folder with a Stable Diffusion checkpoint in diffusers layout, on the daemon's machine",
+        description="The name of a checkpoint that the daemon knows, or a folder with one on its machine",
         subtype="DIR_PATH",
         options={"PATH_SUPPORTS_BLEND_RELATIVE"},
     )
     preset: bpy.props.EnumProperty(
-        name="Preset", description="How thoroughly DiffMorpher works", items=PRESETS, default="final"
+        name="Preset",
+        description="How thoroughly DiffMorpher works",
+        items=preset_items,
+        default=_number("final"),
     )
     prompt: bpy.props.StringProperty(
         name="Prompt",

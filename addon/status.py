@@ -10,11 +10,12 @@ from pathlib import Path
 import bpy
 
 from keytween_wire.errors import KeytweenError, from_wire
-from keytween_wire.messages import EngineInfo, JobState, Submit
+from keytween_wire.messages import CheckpointInfo, Diffusion, EngineInfo, JobState, PresetInfo, Submit
 
 from . import insert
-from .insert import Tween
+from .drawings import Shelf
 from .link import Link
+from .memory import Record, Tween, wanted
 
 DIFFMORPHER = "diffmorpher"
 """The one engine whose own settings the panel has."""
@@ -26,6 +27,14 @@ ENGINES = (
     EngineInfo("dissolve", "A plain cross-fade, for comparison"),
     EngineInfo(DIFFMORPHER, "Morphs what the pictures show, with a diffusion checkpoint from a folder"),
     EngineInfo("auto", "The best engine that can run"),
+)
+PRESETS = tuple(
+    PresetInfo(name, summary, Diffusion(**Diffusion.PRESETS[name]))
+    for name, summary in (
+        ("final", "Every setting at its default, for the result"),
+        ("draft", "A first look, at about half the work"),
+        ("paper", "As the method was published, for comparison; the slowest"),
+    )
 )
 """What the panel offers until a daemon says what it has."""
 
@@ -83,17 +92,37 @@ class Status:
     tick_last_ms: float = 0.0
     tick_max_ms: float = 0.0
 
+    @property
+    def presets(self) -> tuple[PresetInfo, ...]:
+        """The presets of DiffMorpher: the daemon's, or those that this version knows."""
+        return (self.link.welcome.presets if self.link.welcome else ()) or PRESETS
 
-def view_of(strip: bpy.types.Strip) -> JobView:
-    """What a strip remembers, with the drawings that are on disk."""
+    @property
+    def checkpoints(self) -> tuple[CheckpointInfo, ...]:
+        """The checkpoints that the daemon knows by name."""
+        return self.link.welcome.checkpoints if self.link.welcome else ()
+
+    def shelf(self, folder: Path) -> Shelf:
+        """What lies in a folder: looked up once, kept up to date by whoever adds to it."""
+        if folder not in self.shelves:
+            self.shelves[folder] = Shelf.of(folder)
+        return self.shelves[folder]
+
+
+def views_of(strip: bpy.types.Strip) -> list[JobView]:
+    """The jobs that a strip remembers."""
     tween = Tween.from_json(strip[insert.TWEEN])
     folder = insert.folder_of(strip)
-    view = JobView(tween.job_id, tween.label, tween, folder)
-    view.state = JobState(strip.get(insert.STATE, JobState.QUEUED.value))
-    view.number = int(strip.get(insert.SINCE, 0))
-    if text := strip.get(insert.ERROR):
-        view.error = error_from(text)
-    view.files = insert.drawings_in(folder)
+    return [view_of(record, tween, folder) for record in Record.list_from(strip.get(insert.JOBS, ""))]
+
+
+def view_of(record: Record, tween: Tween, folder: Path) -> JobView:
+    """A job as its strip remembers it."""
+    view = JobView(
+        record.job_id, tween.label, tween.job_id, folder, record.looks, record.positions, record.draft
+    )
+    view.state, view.number = JobState(record.state), record.since
+    view.error = error_from(record.error)
     return view
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from keytween_wire.timeline import Keyframe, Plan
 from . import insert, poller, preferences, vse_compat
 from .capture import Captured, Look, capture, shows_one_picture
 from .insert import Tween
+from .prompts import prompts_of
 from .status import DIFFMORPHER, MOVING, JobView
 
 
@@ -62,6 +63,12 @@ class Settings:
             detail = "it lies beside the blend file, and the blend file is not saved yet"
             raise CheckpointUnusable(name=self.diffusion.checkpoint, detail=detail)
 
+    def with_prompts(self, prompts: tuple[str, ...]) -> Settings:
+        """The same with what the keyframes show, for an engine that wants to know."""
+        if self.engine != DIFFMORPHER:
+            return self
+        return replace(self, diffusion=replace(self.diffusion, prompts=prompts))
+
     def remembered(self) -> dict[str, Any]:
         """The timing in plain values, for the strip."""
         return {
@@ -76,12 +83,8 @@ def _diffusion(chosen: bpy.types.PropertyGroup) -> Diffusion:
     """What DiffMorpher is told; nothing while another engine is chosen."""
     if chosen.engine != DIFFMORPHER:
         return Diffusion()
-    prompt = chosen.prompt.strip()
-    return Diffusion(
-        checkpoint=_full_path(chosen.checkpoint.strip()),
-        prompts=(prompt,) if prompt else (),
-        **Diffusion.PRESETS[chosen.preset],
-    )
+    preset = next((p.diffusion for p in poller.STATUS.presets if p.name == chosen.preset), Diffusion())
+    return replace(preset, checkpoint=_full_path(chosen.checkpoint.strip()))
 
 
 def _full_path(path: str) -> str:
@@ -124,6 +127,7 @@ def order(scene: bpy.types.Scene) -> Order:
         raise NothingSelected(count=len(strips))
     settings = Settings.of(scene)
     settings.check()
+    settings = settings.with_prompts(prompts_of(scene, strips))
     channel = max(strip.channel for strip in strips)
     # The timing is checked first: capturing may mean rendering.
     frames = [(vse_compat.start(s), vse_compat.end(s)) for s in strips]

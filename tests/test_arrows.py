@@ -55,6 +55,7 @@ ADDON = (
     "operators",
     "panels",
     "tween",
+    "prompts",
     "properties",
     "poller",
     "status",

@@ -26,7 +26,7 @@ from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
 from keytween.jobs.link import Said, hear, say, worker_keys
 from keytween.jobs.store import JobStore
 from keytween.keys import CLIENTS, WORKERS, AllowList, KeyPair, authorised_keys, new_connection
-from keytween.models import registered, resolve
+from keytween.models import KNOWN, registered, resolve
 from keytween_wire import PROTOCOL
 from keytween_wire.codec import decode, encode, error_info, number_of
 from keytween_wire.connection import Connection
@@ -394,15 +394,19 @@ class Server:
 
 
 def _checkpoints(config: Config) -> Iterator[CheckpointInfo]:
-    """The checkpoints that have a name; none where their list is damaged, which `doctor` tells."""
+    """The checkpoints that have a name or can be pulled; none where their list is damaged."""
     with suppress(KeytweenError):
-        for model in registered(config).values():
+        models = registered(config)
+        for model in models.values():
             yield CheckpointInfo(model.name, model.source, model.there)
+        for name in KNOWN.keys() - models.keys():
+            yield CheckpointInfo(name, KNOWN[name][0], available=False, pullable=True)
 
 
 def _with_folder(config: Config, request: MorphRequest) -> MorphRequest:
     """The request with the folder in place of a checkpoint's name; raises CheckpointUnusable."""
-    name = request.diffusion.checkpoint
+    # Blender ends what it takes for a folder with a slash.
+    name = request.diffusion.checkpoint.rstrip("/\\")
     if not name or Path(name).is_absolute():
         return request
     return replace(request, diffusion=replace(request.diffusion, checkpoint=resolve(config, name)))

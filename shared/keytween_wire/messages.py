@@ -173,6 +173,7 @@ class CheckpointInfo:
     name: str
     summary: str = ""
     available: bool = True
+    pullable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def test_an_engine_that_cannot_run_is_shown_with_the_whole_reason(
 def test_every_preset_has_a_name_and_a_tooltip(extension: SimpleNamespace) -> None:
     from keytween_wire.messages import Diffusion
 
-    presets = {name: (label, text) for name, label, text, *_ in extension.properties.PRESETS}
+    presets = {name: (label, text) for name, label, text, *_ in extension.properties.preset_items(None, None)}
     assert list(presets) == list(Diffusion.PRESETS)
     assert all(label and text for label, text in presets.values())
 
@@ -143,6 +143,34 @@ def test_its_settings_are_what_the_request_says(
         checkpoint=request.diffusion.checkpoint, prompts=("a red square",), **Diffusion.PRESETS["draft"]
     )
     assert (request.engine, request.seed) == ("diffmorpher", 7)
+
+
+def test_a_keyframes_own_prompt_stands_in_for_the_one_of_all(
+    scene: object, extension: SimpleNamespace, strip_at: Maker
+) -> None:
+    strips = [strip_at(1, 1, 4), strip_at(5, 1, 20), strip_at(9, 1, 40)]
+    settings = scene.keytween
+    settings.engine, settings.checkpoint, settings.prompt = "diffmorpher", "/models/sd", "a square"
+    strips[2].keytween_prompt = " a red square on the right "
+    request = extension.tween.order(scene).submission.request
+    assert request.diffusion.prompts == ("a square", "a square", "a red square on the right")
+
+
+def test_the_presets_are_those_of_the_daemon(scene: object, extension: SimpleNamespace) -> None:
+    from keytween_wire.messages import Diffusion, PresetInfo, Welcome
+
+    quick = PresetInfo("quick", "Only a glance", Diffusion(steps=5))
+    extension.poller.STATUS.link.welcome = Welcome(1, "9.9", presets=(quick,))
+    try:
+        assert [item[:3] for item in extension.properties.preset_items(None, None)] == [
+            ("quick", "Quick", "Only a glance")
+        ]
+        scene.keytween.engine, scene.keytween.preset = "diffmorpher", "quick"
+        scene.keytween.checkpoint = "toon"
+        settings = extension.tween.Settings.of(scene)
+        assert settings.diffusion == Diffusion("toon", steps=5)
+    finally:
+        extension.poller.STATUS.link.welcome = None
 
 
 @pytest.mark.parametrize("preset", ["final", "paper"])

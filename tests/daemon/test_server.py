@@ -82,6 +82,7 @@ def test_the_welcome_says_what_there_is_to_choose_from(
     welcome = client.hello()
     assert {engine.name for engine in welcome.engines} >= {"flow", "dissolve", "diffmorpher"}
     assert "toon" in [checkpoint.name for checkpoint in welcome.checkpoints if checkpoint.available]
+    assert {checkpoint.name for checkpoint in welcome.checkpoints if checkpoint.pullable} >= {"sd15", "sdxl"}
     presets = {preset.name: preset.diffusion for preset in welcome.presets}
     assert presets == {name: Diffusion(**values) for name, values in Diffusion.PRESETS.items()}
     assert welcome.log == str(config.log)

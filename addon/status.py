@@ -13,9 +13,8 @@ from keytween_wire.errors import KeytweenError, from_wire
 from keytween_wire.messages import CheckpointInfo, Diffusion, EngineInfo, JobState, PresetInfo, Submit
 
 from . import insert
-from .drawings import Shelf
+from .insert import Tween
 from .link import Link
-from .memory import Record, Tween, wanted
 
 DIFFMORPHER = "diffmorpher"
 """The one engine whose own settings the panel has."""
@@ -102,27 +101,17 @@ class Status:
         """The checkpoints that the daemon knows by name."""
         return self.link.welcome.checkpoints if self.link.welcome else ()
 
-    def shelf(self, folder: Path) -> Shelf:
-        """What lies in a folder: looked up once, kept up to date by whoever adds to it."""
-        if folder not in self.shelves:
-            self.shelves[folder] = Shelf.of(folder)
-        return self.shelves[folder]
 
-
-def views_of(strip: bpy.types.Strip) -> list[JobView]:
-    """The jobs that a strip remembers."""
+def view_of(strip: bpy.types.Strip) -> JobView:
+    """What a strip remembers, with the drawings that are on disk."""
     tween = Tween.from_json(strip[insert.TWEEN])
     folder = insert.folder_of(strip)
-    return [view_of(record, tween, folder) for record in Record.list_from(strip.get(insert.JOBS, ""))]
-
-
-def view_of(record: Record, tween: Tween, folder: Path) -> JobView:
-    """A job as its strip remembers it."""
-    view = JobView(
-        record.job_id, tween.label, tween.job_id, folder, record.looks, record.positions, record.draft
-    )
-    view.state, view.number = JobState(record.state), record.since
-    view.error = error_from(record.error)
+    view = JobView(tween.job_id, tween.label, tween, folder)
+    view.state = JobState(strip.get(insert.STATE, JobState.QUEUED.value))
+    view.number = int(strip.get(insert.SINCE, 0))
+    if text := strip.get(insert.ERROR):
+        view.error = error_from(text)
+    view.files = insert.drawings_in(folder)
     return view
 
 

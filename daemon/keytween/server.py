@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 TICK_MS = 50
 RETRY_MS = 5
 PRESETS = {
-    "final": "Every setting at its default, for the result",
+    "final": "For the result: a true inversion and an even pace",
     "draft": "A first look, at about half the work",
     "paper": "As the method was published, for comparison; the slowest",
 }

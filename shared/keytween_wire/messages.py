@@ -66,7 +66,8 @@ class Diffusion:
     point iterations of each inversion step. `lora_steps`, `lora_lr` and `lora_rank` fit the LoRAs;
     `fixed_lora` 0..1 keeps their mix there, -1 lets it follow. `attention` is the paper's lambda, 0
     switches it off. `reschedule` is `probe` (from a few cheap frames), `full` (from a first rendering of
-    all, as published) or `off`. `size` is the side in pixels of a square of the working area, 0 the
+    all, as published) or `off`; up to `pace_rounds` times the pace is measured, from the second time on
+    where the one before led. `size` is the side in pixels of a square of the working area, 0 the
     checkpoint's own. `keep_ends` fades what the network loses of the keyframes into their neighbours.
     """
 
@@ -85,12 +86,13 @@ class Diffusion:
     attention: float = 0.6
     adain: bool = True
     reschedule: str = "probe"
+    pace_rounds: int = 1
     size: int = 0
     keep_ends: bool = True
 
     RESCHEDULES: ClassVar[tuple[str, ...]] = ("probe", "full", "off")
     PRESETS: ClassVar[dict[str, dict[str, object]]] = {
-        "final": {},
+        "final": {"refinements": 1, "pace_rounds": 5},
         "draft": {"steps": 20, "refinements": 1, "lora_steps": 100},
         "paper": {"reschedule": "full", "keep_ends": False},
     }
@@ -168,7 +170,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """A checkpoint that the daemon knows by name, and whether its folder is there."""
+    """A checkpoint that the daemon knows by name: whether its folder is there, or can be pulled."""
 
     name: str
     summary: str = ""

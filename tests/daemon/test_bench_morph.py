@@ -20,7 +20,7 @@ from keytween.images import Picture, write
 from keytween_wire.errors import BadSetting, PictureSizesDiffer, SequenceEmpty, UnknownEngine
 from keytween_wire.messages import Diffusion, MorphRequest
 
-WHOLE = Diffusion(checkpoint="toon")
+WHOLE = Diffusion(checkpoint="toon", refinements=1, pace_rounds=3)
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -142,12 +142,14 @@ def test_pictures_without_a_partner_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_each_rung_changes_one_switch_and_the_last_is_the_engine_as_it_is() -> None:
     rungs = [ladder.rung(name, WHOLE) for name in ladder.USUAL]
-    names = ("use_lora", "attention", "adain", "reschedule", "keep_ends")
+    names = ("use_lora", "refinements", "attention", "adain", "reschedule", "keep_ends")
     for before, after, name in zip(rungs[:-1], rungs[1:], names, strict=True):
         assert [n for n in names if getattr(before, n) != getattr(after, n)] == [name]
     assert rungs[-1] == WHOLE
     off = rungs[0]
     assert (off.use_lora, off.attention, off.adain, off.reschedule) == (False, 0, False, "off")
+    assert off.refinements == 0
+    assert rungs[-2].pace_rounds == WHOLE.pace_rounds
 
 
 def test_the_published_rung_is_the_papers_preset() -> None:
@@ -162,6 +164,7 @@ def test_contenders_are_engines_with_the_ladder_in_place_of_diffmorpher() -> Non
         "flow",
         "off",
         "+lora",
+        "+refine",
         "+attention",
         "+adain",
         "+reschedule",

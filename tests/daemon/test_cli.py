@@ -312,11 +312,12 @@ def test_switches_and_presets_become_the_requests_settings(
         options = cli.build_parser().parse_args(["morph", "a.png", "b.png", "-o", "out", *arguments])
         return cli._diffusion(options, config)
 
-    assert settings() == Diffusion()
+    assert settings() == Diffusion(refinements=1, pace_rounds=5)
     assert settings("--preset", "paper") == Diffusion(reschedule="full", keep_ends=False)
     assert settings("--preset", "draft", "--steps", "7") == Diffusion(steps=7, refinements=1, lora_steps=100)
     switched = settings("--no-lora", "--no-attention", "--no-adain", "--no-reschedule", "--fix-lora", "0.5")
-    assert switched == Diffusion(use_lora=False, attention=0.0, adain=False, reschedule="off", fixed_lora=0.5)
+    off = {"use_lora": False, "attention": 0.0, "adain": False, "reschedule": "off", "fixed_lora": 0.5}
+    assert switched == Diffusion(**Diffusion.PRESETS["final"], **off)  # type: ignore[arg-type]
     assert settings("--prompt", "a", "--prompt", "b").prompts == ("a", "b")
     assert settings("--lora", "a.safetensors").loras == (str(tmp_path / "a.safetensors"),)
 

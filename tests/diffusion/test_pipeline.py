@@ -218,6 +218,76 @@ def test_rescheduling_evens_out_the_pace(engine: DiffMorpher, tiny_sd: Path, pic
     assert spread["full"] < 0.8 * spread["off"]
 
 
+def steps_of(engine: DiffMorpher, asked: MorphRequest, pictures: list[Picture]) -> list[float]:
+    """How far neighbouring drawings are apart, by the distance that paces them."""
+    frames = run(engine, asked, pictures)
+    keep = engine.distance(asked.diffusion)[1]
+    kept = [keep(frames[index]) for index in sorted(frames)]
+    return [float((a - b).square().mean().sqrt()) for a, b in pairwise(kept)]
+
+
+@pytest.mark.parametrize("how", ["probe", "full"])
+def test_each_further_round_evens_out_what_the_first_has_left(
+    engine: DiffMorpher, tiny_v: Path, pictures: list[Picture], how: str
+) -> None:
+    positions, spread = tuple(i / 10 for i in range(11)), []
+    for rounds in (1, 2, 4):
+        quick = {"steps": 6, "keep_ends": False, "use_lora": False}
+        asked = request(tiny_v, positions, reschedule=how, pace_rounds=rounds, **quick)
+        steps = steps_of(engine, asked, pictures)
+        spread.append(float(np.std(steps) / np.mean(steps)))
+    assert spread[1] < 0.9 * spread[0]
+    assert spread[2] < 0.6 * spread[0]
+
+
+def test_the_pace_is_measured_no_more_once_it_is_even(
+    engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, measured = pipeline._Run._measured, []
+
+    def counted(self: object, *arguments: object, cheap: bool) -> object:
+        measured.append(cheap)
+        return plain(self, *arguments, cheap=cheap)
+
+    monkeypatch.setattr(pipeline._Run, "_measured", counted)
+    for even, cheap in ((9.0, [True, False]), (0.0, [True, False, False, False])):
+        monkeypatch.setattr(pipeline, "EVEN", even)
+        measured.clear()
+        other = DiffMorpher(device="cpu")
+        run(other, request(tiny_sd, (0.3, 0.6), pace_rounds=4, use_lora=False), pictures)
+        assert measured == cheap
+
+
+def test_what_was_drawn_to_measure_an_even_pace_is_not_drawn_again(
+    engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is what would have been drawn: a curve that is known leads to the same pictures."""
+    monkeypatch.setattr(pipeline, "EVEN", 9.0)
+    asked = request(tiny_sd, tuple(i / 8 for i in range(9)), pace_rounds=2, use_lora=False, keep_ends=False)
+    plain, drawn = pipeline.denoise, list[int]()
+
+    def counted(*arguments: object, **settings: object) -> object:
+        drawn.append(len(arguments[3]))  # type: ignore[arg-type]
+        return plain(*arguments, **settings)
+
+    monkeypatch.setattr(pipeline, "denoise", counted)
+    first = run(engine, asked, pictures)
+    assert drawn == [7, 7]
+    again = run(engine, asked, pictures)
+    assert drawn == [7, 7, 9]
+    assert max(np.abs(first[i].pixels.astype(int) - again[i].pixels).max() for i in first) <= 1
+
+
+def test_a_refined_curve_leads_through_both() -> None:
+    first = PacingCurve((0.0, 0.5, 1.0), (0.0, 0.8, 1.0))
+    again = PacingCurve((0.0, 0.5, 1.0), (0.0, 0.25, 1.0), "ours")
+    both = first.refined(again)
+    assert both.monotone
+    assert both.distance == "ours"
+    for position in np.linspace(0, 1, 41):
+        assert both.alpha_at(position) == pytest.approx(first.alpha_at(again.alpha_at(position)))
+
+
 # ---- memory and numbers
 
 
@@ -316,6 +386,7 @@ def test_larger_frames_are_denoised_in_smaller_chunks() -> None:
         {"steps": 0},
         {"reschedule": "nonsense"},
         {"refinements": -1},
+        {"pace_rounds": 0},
         {"attention": 1.5},
         {"lora_rank": 0},
         {"fixed_lora": 2.0},

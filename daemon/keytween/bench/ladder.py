@@ -9,9 +9,9 @@ from keytween import engines
 from keytween_wire.errors import BadSetting
 from keytween_wire.messages import Diffusion
 
-OFF, LORA, ATTENTION, ADAIN, RESCHEDULE, FULL = "off", "lora", "attention", "adain", "reschedule", "full"
-PUBLISHED = "published"
-USUAL = (OFF, LORA, ATTENTION, ADAIN, RESCHEDULE, FULL)
+OFF, LORA, REFINE, ATTENTION, ADAIN = "off", "lora", "refine", "attention", "adain"
+RESCHEDULE, FULL, PUBLISHED = "reschedule", "full", "published"
+USUAL = (OFF, LORA, REFINE, ATTENTION, ADAIN, RESCHEDULE, FULL)
 SWITCHES = (*USUAL, PUBLISHED)
 """The rungs: each has the switches of those before it on. `published` is the paper's own program."""
 ENGINES = (engines.DISSOLVE.name, engines.FLOW.name, engines.DIFFMORPHER.name)
@@ -34,18 +34,20 @@ class Contender:
 def rung(switch: str, whole: Diffusion) -> Diffusion:
     """The settings of a rung; `whole` has every switch on.
 
-    `off` is plain DDIM inversion and slerp. Up to `reschedule` the keyframes are drawn by the network, as
-    all between them; `full` gives them back their own detail, as the engine does for users. `published`
-    paces from a first rendering of all drawings and leaves the detail off.
+    `off` is plain DDIM inversion and slerp; `refine` refines the inversion, which is not the paper's. Up to
+    `reschedule` the keyframes are drawn by the network, as all between them; `full` gives them back their
+    own detail, as the engine does for users. `published` paces from a first rendering of all drawings and
+    leaves the detail off.
     """
     if switch == FULL:
         return whole
     if switch == PUBLISHED:
-        return replace(whole, reschedule="full", keep_ends=False)
+        return replace(whole, refinements=0, reschedule="full", pace_rounds=1, keep_ends=False)
     on = USUAL[: USUAL.index(switch) + 1]
     return replace(
         whole,
         use_lora=LORA in on,
+        refinements=whole.refinements if REFINE in on else 0,
         attention=whole.attention if ATTENTION in on else 0.0,
         adain=ADAIN in on,
         reschedule=whole.reschedule if RESCHEDULE in on else "off",

@@ -136,7 +136,8 @@ def _keep(shelf: Shelf, contender: Contender, known: Known, gauge: Gauge, outcom
 def _fitting(diffusion: Diffusion) -> Diffusion:
     """The settings that shape a fit alone: rungs for which they are the same share it."""
     plainly = Diffusion()
-    others = {name: getattr(plainly, name) for name in ("attention", "adain", "reschedule", "keep_ends")}
+    unfitting = ("attention", "adain", "reschedule", "pace_rounds", "keep_ends")
+    others = {name: getattr(plainly, name) for name in unfitting}
     return replace(diffusion, **others)
 
 
@@ -160,6 +161,7 @@ def _settings(plan: Plan) -> tuple[tuple[str, str], ...]:
         ("LoRA steps", str(whole.lora_steps)),
         ("LoRA learning rate", f"{whole.lora_lr:g}"),
         ("Refinements", str(whole.refinements)),
+        ("Rounds of pacing", f"up to {whole.pace_rounds}"),
         ("Lambda", f"{whole.attention:g}"),
     )
 

@@ -26,6 +26,10 @@ from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelGaveNothin
 from keytween_wire.messages import Diffusion, MorphRequest
 
 PROBE_ALPHAS, PROBE_STEPS = 9, 12
+MOST_PROBES = 33
+"""Drawings of a further round of pacing: as many as will be shown, within bounds."""
+EVEN = 0.03
+"""Pacing stops once drawings are as even as that, as standard deviation over mean of their steps."""
 CHUNK = {"cuda": 16, "mps": 4, "cpu": 4}
 """Frames of 512 x 512 that are denoised together; of smaller ones more, up to MOST_ROWS."""
 MOST_ROWS = 32
@@ -174,6 +178,7 @@ def check(settings: Diffusion, keyframes: int) -> None:
         ("lambda", settings.attention, 0, 1),
         ("guidance", settings.guidance, 0, 100),
         ("refinements", settings.refinements, 0, 100),
+        ("pace rounds", settings.pace_rounds, 1, 10),
         ("lora learning rate", settings.lora_lr, 0, 10),
         ("size", settings.size, 0, 8192),
         ("fixed lora", settings.fixed_lora if settings.fixed_lora != -1 else 0, 0, 1),
@@ -204,6 +209,7 @@ class _Run:
         self._shape = shape
         engine.set_chunk(self._framing.height * self._framing.width)
         self._distance: perceptual.Distance | None = None
+        self._drawn: dict[tuple[str, str, float], Tensor] = {}
 
     def frames(self, done: set[int]) -> Iterator[Step]:
         """Fits every keyframe that a missing drawing needs, then goes through the segments."""
@@ -357,7 +363,9 @@ class _Run:
         self, pair: tuple[_Side, _Side], wanted: list[tuple[int, float, float]]
     ) -> Generator[Step, None, list[Tensor]]:
         """The images (3, H, W) of one chunk at the pictures' size, with the keys' own detail near them."""
-        latents = yield from self._denoise(pair, [alpha for _, _, alpha in wanted], self._settings.steps)
+        latents = self._known(pair, [alpha for _, _, alpha in wanted])
+        if latents is None:
+            latents = yield from self._denoise(pair, [alpha for _, _, alpha in wanted], self._settings.steps)
         _check_finite(latents)
         decoded = [self._decode(latents[i : i + 1]) for i in range(latents.shape[0])]
         out = [self._framing.leave(image, self._shape)[0] for image in decoded]
@@ -369,6 +377,12 @@ class _Run:
             image + faded(residuals, min(1.0, max(0.0, position)))
             for image, (_, position, _) in zip(out[1:-1], wanted, strict=True)
         ]
+
+    def _known(self, pair: tuple[_Side, _Side], alphas: list[float]) -> Tensor | None:
+        """What the last measuring of the pace has drawn, ends included; None unless it is all of this."""
+        rows = [self._drawn.get(_place(pair, alpha)) for alpha in (0.0, *alphas, 1.0)]
+        found = [row for row in rows if row is not None]
+        return torch.stack(found) if len(found) == len(rows) else None
 
     def _decode(self, latents: Tensor) -> Tensor:
         image = self._model.decode(latents)
@@ -394,6 +408,18 @@ class _Run:
 
     # ---- pacing
 
+    @property
+    def _probes(self) -> int:
+        """How many drawings at full steps measure the pace: those of the longest segment, and its ends.
+
+        Of fewer than nine a probe learns little, and of very many no more.
+        """
+        inner = (sum(0 < position < 1 for position in segment) for segment in self._request.positions)
+        shown = max(inner) + 2
+        if self._settings.reschedule == "full":
+            return shown
+        return min(MOST_PROBES, max(PROBE_ALPHAS, shown))
+
     def _curve(self, pair: tuple[_Side, _Side]) -> Generator[Step, None, PacingCurve]:
         how = self._settings.reschedule
         if how == "off":
@@ -408,23 +434,37 @@ class _Run:
             s.attention,
             s.adain,
             s.fixed_lora,
+            s.pace_rounds,
         )
-        key = key_of(
-            torch.zeros(0), {"curve": settings, "frames": self._request.total if how == "full" else 0}
-        )
+        measured = self._probes if how == "full" or s.pace_rounds > 1 else 0
+        key = key_of(torch.zeros(0), {"curve": settings, "probes": measured})
         known = self._engine.store.load_curve(key)
         if known is not None:
             return known
-        probes = PROBE_ALPHAS if how == "probe" else max(len(p) for p in self._request.positions) + 2
-        steps = min(PROBE_STEPS, s.steps) if how == "probe" else s.steps
-        alphas = [i / (probes - 1) for i in range(probes)]
-        latents = yield from self._probe(pair, alphas, steps)
+        curve = yield from self._measured(pair, LINEAR, cheap=how == "probe")
+        for _ in range(s.pace_rounds - 1):
+            again = yield from self._measured(pair, curve, cheap=False)
+            if again.evenness() < EVEN:
+                break
+            curve = curve.refined(again)
+        self._engine.store.save_curve(key, curve)
+        return curve
+
+    def _measured(
+        self, pair: tuple[_Side, _Side], before: PacingCurve, *, cheap: bool
+    ) -> Generator[Step, None, PacingCurve]:
+        """How far pictures have changed at even positions of a curve; `cheap` drawings have fewer steps."""
+        s = self._settings
+        probes = PROBE_ALPHAS if cheap else self._probes
+        positions = [i / (probes - 1) for i in range(probes)]
+        alphas = [before.alpha_at(position) for position in positions]
+        latents = yield from self._probe(pair, alphas, min(PROBE_STEPS, s.steps) if cheap else s.steps)
+        if not cheap:
+            self._drawn = dict(zip((_place(pair, alpha) for alpha in alphas), latents, strict=True))
         images = [self._decode(row[None]) for row in latents]
         distance = self._distance = self._distance or perceptual.pick(self._model.encode, self._model.device)
         steps_apart = [distance.between(a, b) for a, b in pairwise(images)]
-        curve = PacingCurve.from_distances(alphas, steps_apart, distance=distance.name)
-        self._engine.store.save_curve(key, curve)
-        return curve
+        return PacingCurve.from_distances(positions, steps_apart, distance=distance.name)
 
     def _probe(
         self, pair: tuple[_Side, _Side], alphas: list[float], steps: int
@@ -442,6 +482,11 @@ class _Run:
             rows += list(latents[1:-1])
             ends, inner = (latents[0], latents[-1]), inner[count:]
         return [ends[0], *rows, ends[1]]
+
+
+def _place(pair: tuple[_Side, _Side], alpha: float) -> tuple[str, str, float]:
+    """Under which a drawing is kept; what a hair is apart is the same."""
+    return pair[0].key, pair[1].key, round(alpha, 9)
 
 
 def denoise(

@@ -38,6 +38,17 @@ class PacingCurve:
         """The alpha at which the change has come so far, 0..1; ends stay ends, and it never falls."""
         return float(np.interp(position, self.changed, self.alphas))
 
+    def refined(self, again: PacingCurve) -> PacingCurve:
+        """The curve through both: `again` was measured on pictures at the alphas that this one gave.
+
+        Its `alphas` are therefore positions on this curve.
+        """
+        knots = {self.alpha_at(p): c for p, c in zip(again.alphas, again.changed, strict=True)}
+        for alpha, position in zip(self.alphas, self.changed, strict=True):
+            knots.setdefault(alpha, float(np.interp(position, again.alphas, again.changed)))
+        alphas = tuple(sorted(knots))
+        return PacingCurve(alphas, tuple(knots[alpha] for alpha in alphas), again.distance)
+
     def evenness(self) -> float:
         """Standard deviation over mean of the steps that the curve was made from."""
         steps = np.diff(self.changed)

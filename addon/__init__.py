@@ -6,7 +6,18 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-MODULES = ("properties", "prompts", "preferences", "operators", "panels", "poller")
+MODULES = (
+    "properties",
+    "prompts",
+    "preferences",
+    "thumbnails",
+    "errands",
+    "operators",
+    "remedies",
+    "menus",
+    "panels",
+    "poller",
+)
 
 
 def _load() -> list[ModuleType]:

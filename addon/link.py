@@ -24,12 +24,14 @@ from keytween_wire.errors import (
     DaemonUnreachable,
     DaemonWouldNotStart,
     KeytweenError,
+    OnlineAccessOff,
     ProtocolMismatch,
     from_wire,
 )
 from keytween_wire.messages import Failed, Hello, Request, Stop, Welcome
 
-from . import preferences
+from . import preferences, setting_up
+from .errands import last_line, spawn
 
 if TYPE_CHECKING:
     from keytween_wire.client import Client, Received
@@ -61,9 +63,7 @@ def load_connection() -> Connection:
     """The daemon's address and keys; raises DaemonNotRunning, ConnectionFileUnsafe or DaemonError."""
     connection = Connection.load(connection_file())
     if not connection.endpoint.startswith(LOCAL) and not bpy.app.online_access:
-        raise DaemonError(
-            detail="it is on another machine, and online access is off in Blender's System preferences"
-        )
+        raise OnlineAccessOff(what="A daemon on another machine")
     return connection
 
 
@@ -116,7 +116,7 @@ class Link:
         environment = os.environ | {"KEYTWEEN_CONNECTION": str(connection_file())}
         command = [*daemon_command(self.log), "serve", "--parent", str(os.getpid())]
         try:
-            self._process = _spawn(command, environment, self.log)
+            self._process = spawn(command, environment, self.log)
         except OSError as error:
             raise DaemonWouldNotStart(detail=f"{command[0]}: {error.strerror}", log=self.log) from error
         self._deadline = time.monotonic() + START_WITHIN_S
@@ -174,7 +174,7 @@ class Link:
             self.connect()
         elif self._process.poll() is not None or now > self._deadline:
             self._move(LinkState.OFF)
-            raise DaemonWouldNotStart(detail=_last_line(self.log), log=self.log)
+            raise DaemonWouldNotStart(detail=last_line(self.log), log=self.log)
 
     def _await_welcome(self, now: float) -> None:
         assert self.client is not None
@@ -251,25 +251,17 @@ def daemon_command(log: Path | None = None) -> list[str]:
     chosen = preferences.get().command
     if chosen:
         return shlex.split(chosen, posix=sys.platform != "win32")
-    if found := shutil.which("keytween"):
-        return [found]
+    if found := setting_up.program() or shutil.which("keytween"):
+        return [str(found)]
     raise DaemonWouldNotStart(
-        detail="the program `keytween` was not found; set its path in the preferences", log=log or "-"
+        detail="the program `keytween` is not there yet; set it up, or set its path in the preferences",
+        log=log or "-",
     )
 
 
-def _spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts a process of its own group, so that an interrupt meant for Blender does not reach it."""
-    # Blender's own Python settings would send the daemon's interpreter to the wrong library.
-    clean = {key: value for key, value in environment.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
-    detached: dict[str, object] = {"start_new_session": True}
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        detached = {"creationflags": flags}
-    with log.open("wb") as stream:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=clean, **detached
-        )
+def has_program() -> bool:
+    """Whether there is a program that Start could start."""
+    return bool(preferences.get().command or setting_up.program() or shutil.which("keytween"))
 
 
 def _boot_id() -> str:
@@ -279,11 +271,3 @@ def _boot_id() -> str:
     except KeytweenError:
         return ""
     return connection.boot_id or str(connection.pid)
-
-
-def _last_line(log: Path | None) -> str:
-    """The last thing the daemon said."""
-    if log is None or not log.is_file():
-        return "it said nothing"
-    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it said nothing"

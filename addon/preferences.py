@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -22,6 +23,15 @@ class KeytweenPreferences(bpy.types.AddonPreferences):
         description="The daemon's connection file; empty for this user's own daemon",
         subtype="FILE_PATH",
     )
+    requirement: bpy.props.StringProperty(
+        name="Install From",
+        description="What Set Up installs: a wheel's path or a package requirement; "
+        "empty for the daemon that came with the extension",
+    )
+    with_diffusion: bpy.props.BoolProperty(
+        name="With DiffMorpher",
+        description="Set the daemon up with what the engine DiffMorpher needs; several gigabytes to fetch",
+    )
     output_folder: bpy.props.StringProperty(
         name="Output Folder",
         description="Where the frames go; empty for a folder `keytween` beside the blend file",
@@ -33,9 +43,11 @@ class KeytweenPreferences(bpy.types.AddonPreferences):
         default=True,
     )
 
-    def draw(self, _context: bpy.types.Context) -> None:
+    def draw(self, context: bpy.types.Context) -> None:
         """Draws the page."""
         layout = self.layout
+        for section in SECTIONS:
+            section(layout.box(), context, self)
         layout.use_property_split = True
         layout.use_property_decorate = False
         column = layout.column()
@@ -44,6 +56,11 @@ class KeytweenPreferences(bpy.types.AddonPreferences):
         column.prop(self, "output_folder", placeholder="//keytween/")
         column.prop(self, "auto_connect")
         layout.operator("keytween.copy_diagnostics", icon="COPYDOWN")
+
+
+Section = Callable[[bpy.types.UILayout, bpy.types.Context, KeytweenPreferences], None]
+SECTIONS: list[Section] = []
+"""What other modules draw at the top of the page, while they are registered."""
 
 
 def get() -> KeytweenPreferences:

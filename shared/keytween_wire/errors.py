@@ -335,6 +335,30 @@ class ConnectionFileUnsafe(DaemonError):
     next_step = "Remove it and start the daemon again."
 
 
+class SetUpFailed(DaemonError):
+    """In Blender: the daemon's own environment could not be made."""
+
+    code = "KT-309"
+    sentence = "The daemon could not be set up: {detail}."
+    next_step = "Press Set Up again: it goes on where it stopped. The log at {log} says more."
+
+
+class OnlineAccessOff(DaemonError):
+    """In Blender: something beyond this computer is needed, and online access is off."""
+
+    code = "KT-310"
+    sentence = "{what} needs the network, and online access is off in Blender."
+    next_step = "Allow online access in Blender's System preferences, then try again."
+
+
+class NetworkRefused(DaemonError):
+    """In Blender: the network did not let a download through."""
+
+    code = "KT-311"
+    sentence = "The network refused a download: {detail}."
+    next_step = "Check the connection, a proxy or a firewall, and try again: it goes on where it stopped."
+
+
 # ---- messages --------------------------------------------------------------------------------------
 
 

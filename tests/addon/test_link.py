@@ -105,7 +105,7 @@ def test_another_machine_needs_online_access(
     path = dataclasses.replace(connection, endpoint="tcp://192.0.2.7:5555").save(tmp_path / "far.json")
     preferences.connection_file = str(path)
     assert not bpy.app.online_access
-    with pytest.raises(RuntimeError, match=r"online access.*KT-300"):
+    with pytest.raises(RuntimeError, match=r"online access.*KT-310"):
         bpy.ops.keytween.connect()
 
 

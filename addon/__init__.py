@@ -16,6 +16,8 @@ MODULES = (
     "remedies",
     "menus",
     "panels",
+    "tween_operators",
+    "timing_panel",
     "poller",
 )
 

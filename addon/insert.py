@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,70 +15,26 @@ import bpy
 
 from keytween_wire.errors import OutputUnwritable, RequestError
 from keytween_wire.messages import JobState
-from keytween_wire.timeline import Cel
 
 from . import vse_compat
-from .capture import Look, changed
+from .capture import TRANSFORM, Look, changed
+from .drawings import Shelf
+from .memory import Tween
 
 JOB = "keytween_job"
 TWEEN = "keytween"
+JOBS = "keytween_jobs"
+STALE = "keytween_stale"
+DRAFT = "keytween_draft"
 SINCE = "keytween_since"
 STATE = "keytween_state"
 ERROR = "keytween_error"
 CHANNELS = 128
 COLOUR_TAG = "COLOR_04"
+STALE_TAG = "COLOR_02"
+"""Green where the drawings are those that the keyframes and settings ask for, orange where they are not."""
 PIECE_BYTES = 1 << 18
 """What a disk cache takes in a fraction of a millisecond."""
-_DRAWING = re.compile(r"drawing_(\d{4,})\.[a-z]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Tween:
-    """What a strip remembers of how it was made. Kept as JSON on the strip, so that it is saved with it."""
-
-    job_id: str
-    label: str
-    engine: str
-    keys: tuple[str, ...]
-    """The file names of the keyframes' copies."""
-    frames: tuple[tuple[int, int], ...]
-    """Frame and hold of each keyframe, counted from the first keyframe's frame."""
-    drawings: tuple[tuple[int, float], ...]
-    """Segment and position of each drawing."""
-    cels: tuple[tuple[str, int], ...]
-    """What each frame shows: ("k", keyframe) or ("d", drawing)."""
-    request: dict[str, Any]
-    settings: dict[str, Any]
-
-    def to_json(self) -> str:
-        """The text for the strip."""
-        return json.dumps(asdict(self), separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> Tween:
-        """The tween that a strip remembers."""
-        values = json.loads(text)
-        for name in ("keys", "frames", "drawings", "cels"):
-            values[name] = tuple(tuple(v) if isinstance(v, list) else v for v in values[name])
-        return cls(**{name: values[name] for name in cls.__slots__})
-
-    def with_cels(self, cels: Sequence[Cel], settings: Mapping[str, Any]) -> Tween:
-        """The same drawings in another timing."""
-        return replace(self, cels=packed(cels), settings=dict(settings))
-
-    def shown(self, have: Mapping[int, str]) -> list[str]:
-        """The file of each frame; a drawing that is not there yet shows the nearest before it."""
-        names: list[str] = []
-        current = self.keys[0]
-        for kind, index in self.cels:
-            current = self.keys[index] if kind == "k" else have.get(index, current)
-            names.append(current)
-        return names
-
-
-def packed(cels: Sequence[Cel]) -> tuple[tuple[str, int], ...]:
-    """Cels in the form that a strip remembers."""
-    return tuple(("k", c.keyframe) if c.keyframe is not None else ("d", c.drawing or 0) for c in cels)
 
 
 # ---- files
@@ -131,21 +84,6 @@ def make_folder(folder: Path) -> None:
         raise OutputUnwritable(name=folder, detail=error.strerror) from error
 
 
-def drawing_name(index: int, suffix: str) -> str:
-    """The file name of a drawing."""
-    return f"drawing_{index:04d}{suffix}"
-
-
-def drawings_in(folder: Path) -> dict[int, str]:
-    """The drawings that lie in a folder, by index; empty files do not count."""
-    try:
-        entries = [(entry.name, entry.stat().st_size) for entry in os.scandir(folder)]
-    except OSError:
-        return {}
-    found = ((_DRAWING.fullmatch(name), name) for name, size in entries if size)
-    return {int(match[1]): name for match, name in found if match}
-
-
 # ---- strips
 
 
@@ -155,7 +93,7 @@ def insert(
     """The tween's strip, at its full length from the start, on a free channel above `above`."""
     strips = current_strips(scene)
     channel = free_channel(scene, start, start + len(tween.cels), lowest=above + 1)
-    names = tween.shown(drawings_in(folder))
+    names = tween.shown(Shelf.of(folder))
     with changed(vse_compat.prefetch(scene.sequence_editor)):
         strip = strips.new_image(
             name=f"Tween {tween.label}",
@@ -167,15 +105,40 @@ def insert(
             strip.elements.append(name)
     strip.blend_type = "ALPHA_OVER"
     strip.color_tag = COLOUR_TAG
-    strip.colorspace_settings.name = look.colour_space
-    strip.alpha_mode = look.alpha_mode
-    for name, value in look.transform:
-        setattr(strip.transform, name, value)
+    give_look(strip, look)
     strip[JOB] = tween.job_id
     strip[TWEEN] = tween.to_json()
     strip[SINCE] = 0
     strip[STATE] = JobState.QUEUED.value
+    strip[STALE] = ""
     return strip
+
+
+def give_look(strip: bpy.types.Strip, look: Look) -> None:
+    """Makes the strip show its pictures as the keyframes' strips show theirs."""
+    strip.colorspace_settings.name = look.colour_space
+    strip.alpha_mode = look.alpha_mode
+    for name, value in look.transform:
+        setattr(strip.transform, name, value)
+
+
+def mark_stale(strip: bpy.types.Strip, reasons: str) -> bool:
+    """Says on the strip why its drawings are not what they should be, and colours it; True if it is news.
+
+    A colour that the user gave it stays.
+    """
+    if strip.get(STALE, "") == reasons:
+        return False
+    strip[STALE] = reasons
+    if strip.color_tag in (COLOUR_TAG, STALE_TAG):
+        strip.color_tag = STALE_TAG if reasons else COLOUR_TAG
+    return True
+
+
+def look_of(strip: bpy.types.Strip) -> Look:
+    """How the strip shows its pictures, for another strip that shall look the same."""
+    transform = tuple((name, getattr(strip.transform, name)) for name in TRANSFORM)
+    return Look(strip.colorspace_settings.name, strip.alpha_mode, transform)
 
 
 def _in_blend(path: Path) -> str:
@@ -209,15 +172,20 @@ def free_channel(scene: bpy.types.Scene, start: int, end: int, *, lowest: int) -
     raise RequestError(detail="no channel of the sequencer is free there")
 
 
-def tween_strips(job_id: str = "") -> Iterator[tuple[bpy.types.Scene, bpy.types.Strip]]:
-    """Every strip that Keytween made, in all scenes; of one job alone with `job_id`."""
+def tween_strips(strip_id: str = "") -> Iterator[tuple[bpy.types.Scene, bpy.types.Strip]]:
+    """Every strip that Keytween made, in all scenes; of one tween alone with `strip_id`."""
     for scene in bpy.data.scenes:
         if scene.sequence_editor is None:
             continue
         for strip in scene.sequence_editor.strips_all:
             found = strip.get(JOB)
-            if found and (not job_id or found == job_id):
+            if found and (not strip_id or found == strip_id):
                 yield scene, strip
+
+
+def shows_draft(strip: bpy.types.Strip) -> bool:
+    """Whether the strip is switched to its drafts."""
+    return bool(strip.get(DRAFT, False))
 
 
 def folder_of(strip: bpy.types.Strip) -> Path:
@@ -226,10 +194,37 @@ def folder_of(strip: bpy.types.Strip) -> Path:
 
 
 def fill(strip: bpy.types.Strip, names: Sequence[str]) -> int:
-    """Gives the strip's elements these files; touches only those that differ and returns how many."""
+    """Gives the strip's elements these files; touches only those that differ and returns how many.
+
+    A timing of another length makes the strip longer or shorter at its end.
+    """
+    elements = strip.elements
     count = 0
-    for element, name in zip(strip.elements, names, strict=False):
+    while len(elements) > len(names):
+        elements.pop(len(elements) - 1)
+        count += 1
+    for element, name in zip(elements, names, strict=False):
         if element.filename != name:
             element.filename = name
             count += 1
+    for name in names[len(elements) :]:
+        elements.append(name)
+        count += 1
     return count
+
+
+def move(scene: bpy.types.Scene, strip: bpy.types.Strip, start: int, length: int) -> None:
+    """Makes room for a strip that shall begin at a frame and be so long, and moves it there."""
+    now = vse_compat.content_start(strip)
+    if (now, len(strip.elements)) == (start, length):
+        return
+    holder = strip.parent_meta() or scene.sequence_editor
+    others = {
+        other.channel
+        for other in holder.strips
+        if other != strip and vse_compat.start(other) < start + length and start < vse_compat.end(other)
+    }
+    if strip.channel in others:
+        free = (c for c in range(strip.channel, CHANNELS + 1) if c not in others)
+        strip.channel = next(free, strip.channel)
+    vse_compat.set_content_start(strip, start)

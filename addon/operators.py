@@ -6,17 +6,20 @@ from __future__ import annotations
 import platform
 import sys
 from importlib import metadata
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import bpy
 
 import keytween_wire
-from keytween_wire.errors import KeytweenError, NothingSelected, RequestError
+from keytween_wire.errors import KeytweenError, NothingSelected
 from keytween_wire.messages import JobState
 
-from . import insert, link, poller, tween, vse_compat
+from . import link, poller, tween, vse_compat
 from .link import LinkState
 from .status import JobView, error_from, error_to
+
+if TYPE_CHECKING:
+    from keytween_wire.client import Client
 
 Result = set[str]
 
@@ -26,7 +29,8 @@ def keep_error(scene: bpy.types.Scene, error: KeytweenError | None) -> None:
     scene.keytween.error = error_to(error) if error else ""
 
 
-def _report(operator: bpy.types.Operator, context: bpy.types.Context, error: KeytweenError) -> Result:
+def report(operator: bpy.types.Operator, context: bpy.types.Context, error: KeytweenError) -> Result:
+    """Says what went wrong, in Blender's way and in the panel."""
     keep_error(vse_compat.sequencer_scene(context), error)
     operator.report({"ERROR"}, f"{error} {error.advice}")
     return {"CANCELLED"}
@@ -57,11 +61,11 @@ class KEYTWEEN_OT_tween(bpy.types.Operator):
         """For people: hands the job over and returns; the timer brings the frames."""
         scene = vse_compat.sequencer_scene(context)
         try:
-            _need_daemon()
+            need_daemon()
             view = tween.place(scene, tween.order(scene))
             poller.submit(view)
         except KeytweenError as error:
-            return _report(self, context, error)
+            return report(self, context, error)
         keep_error(scene, None)
         self.report({"INFO"}, f"Keytween: {view.total} in-betweens on their way")
         return {"FINISHED"}
@@ -81,22 +85,37 @@ class KEYTWEEN_OT_tween(bpy.types.Operator):
                 view = tween.place(scene, order)
                 poller.accept(view, job)
                 poller.STATUS.jobs[view.job_id] = view
-                for received in client.events(view.job_id):
-                    poller.take_event(view, received.message, received.blobs)
+                _hear_out(client, view)
         except KeytweenError as error:
-            return _report(self, context, error)
+            return report(self, context, error)
         return self._finish(context, view)
 
     def _finish(self, context: bpy.types.Context, view: JobView) -> Result:
         """The strip stays even when the job failed: what was finished is in it."""
         if view.error is not None:
-            _report(self, context, view.error)
+            report(self, context, view.error)
         elif view.state is not JobState.DONE:
             self.report({"WARNING"}, f"The job ended as {view.state.value}")
         return {"FINISHED"}
 
 
-def _need_daemon() -> None:
+def carry_out(view: JobView) -> None:
+    """Hands a strip's further job over and waits until it has ended; raises what the daemon answers."""
+    assert view.submission is not None
+    message, blobs = view.submission
+    poller.STATUS.jobs[view.job_id] = view
+    with link.open_client(link.load_connection()) as client:
+        client.hello(timeout=5.0, name=f"Blender {bpy.app.version_string}")
+        poller.accept(view, client.submit(message.job_id, message.request, blobs, label=message.label))
+        _hear_out(client, view)
+
+
+def _hear_out(client: Client, view: JobView) -> None:
+    for received in client.events(view.job_id):
+        poller.take_event(view, received.message, received.blobs)
+
+
+def need_daemon() -> None:
     """Connects if need be; raises when there is no daemon to connect to."""
     state = poller.STATUS.link.state
     if state in (LinkState.OFF, LinkState.LOST):
@@ -118,7 +137,7 @@ class KEYTWEEN_OT_cancel(bpy.types.Operator):
         try:
             poller.cancel(self.job_id)
         except KeytweenError as error:
-            return _report(self, context, error)
+            return report(self, context, error)
         return {"FINISHED"}
 
 
@@ -147,7 +166,7 @@ class KEYTWEEN_OT_connect(bpy.types.Operator):
             poller.STATUS.link.connect()
         except KeytweenError as error:
             poller.STATUS.link.fail(error)
-            return _report(self, context, error)
+            return report(self, context, error)
         keep_error(vse_compat.sequencer_scene(context), None)
         poller.wake()
         return {"FINISHED"}
@@ -173,7 +192,7 @@ class KEYTWEEN_OT_start(bpy.types.Operator):
             poller.STATUS.link.start()
         except KeytweenError as error:
             poller.STATUS.link.fail(error)
-            return _report(self, context, error)
+            return report(self, context, error)
         keep_error(vse_compat.sequencer_scene(context), None)
         poller.wake()
         return {"FINISHED"}
@@ -198,43 +217,9 @@ class KEYTWEEN_OT_stop(bpy.types.Operator):
         try:
             poller.STATUS.link.stop()
         except KeytweenError as error:
-            return _report(self, context, error)
+            return report(self, context, error)
         poller.wake()
         return {"FINISHED"}
-
-
-class KEYTWEEN_OT_retime(bpy.types.Operator):
-    """Give the active tween the timing above; its drawings are used again, nothing is computed"""
-
-    bl_idname = "keytween.retime"
-    bl_label = "Retime"
-    bl_options: ClassVar[set[str]] = {"REGISTER", "UNDO"}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        """The active strip must be a tween."""
-        if _active_tween(context) is not None:
-            return True
-        cls.poll_message_set("Make a strip active that Keytween made")
-        return False
-
-    def execute(self, context: bpy.types.Context) -> Result:
-        """Rewrites which file each frame shows."""
-        strip = _active_tween(context)
-        if strip is None:
-            return _report(self, context, RequestError(detail="no tween is active"))
-        try:
-            frames = tween.retime(strip, tween.Settings.of(vse_compat.sequencer_scene(context)))
-        except KeytweenError as error:
-            return _report(self, context, error)
-        self.report({"INFO"}, f"{frames} frames retimed")
-        return {"FINISHED"}
-
-
-def _active_tween(context: bpy.types.Context) -> bpy.types.Strip | None:
-    editor = vse_compat.sequencer_scene(context).sequence_editor
-    strip = editor.active_strip if editor else None
-    return strip if strip is not None and insert.TWEEN in strip else None
 
 
 class KEYTWEEN_OT_copy_diagnostics(bpy.types.Operator):
@@ -285,7 +270,6 @@ register, unregister = bpy.utils.register_classes_factory(
         KEYTWEEN_OT_connect,
         KEYTWEEN_OT_start,
         KEYTWEEN_OT_stop,
-        KEYTWEEN_OT_retime,
         KEYTWEEN_OT_copy_diagnostics,
     )
 )

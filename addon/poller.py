@@ -27,9 +27,10 @@ from keytween_wire.messages import (
 )
 
 from . import insert
-from .insert import Tween
+from .drawings import Shelf, drawing_name
 from .link import LinkState
-from .status import JobView, Status, error_to, view_of
+from .memory import Record, Tween
+from .status import JobView, Status, error_to, views_of
 
 if TYPE_CHECKING:
     from keytween_wire.client import Client, Received
@@ -80,21 +81,48 @@ def cancel(job_id: str) -> None:
 
 
 def adopt_strips() -> None:
-    """Finds every strip that Keytween made, fills it from disk, and asks for what its job lacks."""
+    """Finds every strip that Keytween made, fills it from disk, and asks for what its jobs lack."""
     for view in STATUS.jobs.values():
         view.places.clear()
+    STATUS.shelves.clear()
     for scene, strip in insert.tween_strips():
-        view = STATUS.jobs.get(strip[insert.JOB])
-        if view is None:
-            view = STATUS.jobs[strip[insert.JOB]] = view_of(strip)
-            if not view.state.ended and STATUS.link.state is LinkState.READY:
-                _watch(view)
-        view.files = insert.drawings_in(view.folder) or view.files
-        view.places.append((scene.name, strip.name))
-        # Undo brings back the timing that the strip had; the strip decides, the view follows.
-        view.tween = Tween.from_json(strip[insert.TWEEN])
-        insert.fill(strip, view.tween.shown(view.files))
-        _note(view, strip)
+        shelf = STATUS.shelf(insert.folder_of(strip))
+        for view in _adopted(strip, shelf):
+            view.places.append((scene.name, strip.name))
+            _note(view, strip)
+        show(strip)
+
+
+def _adopted(strip: bpy.types.Strip, shelf: Shelf) -> list[JobView]:
+    """The views of the jobs that a strip remembers; those that are new here are watched."""
+    found: list[JobView] = []
+    for remembered in views_of(strip):
+        view = STATUS.jobs.setdefault(remembered.job_id, remembered)
+        if view is remembered or not view.files:
+            view.look_through(shelf)
+        if view is remembered and not view.state.ended and STATUS.link.state is LinkState.READY:
+            _watch(view)
+        found.append(view)
+    return found
+
+
+def show(strip: bpy.types.Strip) -> int:
+    """Gives every frame of a strip the best drawing that there is; returns how many changed."""
+    # Undo brings back the timing that the strip had: the strip decides what is shown.
+    tween = Tween.from_json(strip[insert.TWEEN])
+    shelf = STATUS.shelf(insert.folder_of(strip))
+    return insert.fill(strip, tween.shown(shelf, draft=insert.shows_draft(strip)))
+
+
+def on_the_way(strip_id: str) -> Shelf:
+    """The drawings that unfinished jobs are making for a tween."""
+    coming = Shelf()
+    for view in STATUS.jobs.values():
+        if view.strip_id == strip_id and not view.state.ended:
+            for segment, row in enumerate(view.positions):
+                for position in row:
+                    coming.add(drawing_name(view.looks[segment], position, ".png"))
+    return coming
 
 
 def forget_ended() -> None:
@@ -204,7 +232,7 @@ def _start_writing(message: FrameMade, data: bytes) -> None:
     """A frame is written from the next tick on: receiving it has used this one up."""
     view = STATUS.jobs.get(message.job_id)
     if view is not None:
-        _writing.append((view, message, insert.Writing(view.folder / _name(message), data)))
+        _writing.append((view, message, insert.Writing(view.folder / _name(view, message), data)))
 
 
 def _go_on_writing() -> int:
@@ -310,26 +338,30 @@ def take_event(view: JobView, message: Message, blobs: tuple[bytes, ...]) -> Non
 
 def _take_frame(view: JobView, message: FrameMade, blobs: tuple[bytes, ...]) -> None:
     """Writes a drawing at once, or makes sure that the one on disk is what the daemon means."""
-    path = view.folder / _name(message)
+    path = view.folder / _name(view, message)
     if blobs:
         insert.make_folder(view.folder)
         insert.write_file(path, blobs[0])
     elif not path.is_file() or path.stat().st_size != message.size:
         # We said that we have it, but what is on disk is not it; the end of the job asks for it again.
         view.files.pop(message.index, None)
+        STATUS.shelf(view.folder).drop(path.name)
         return
     _frame_is_there(view, message)
 
 
 def _frame_is_there(view: JobView, message: FrameMade) -> None:
-    view.files[message.index] = _name(message)
+    view.files[message.index] = _name(view, message)
+    STATUS.shelf(view.folder).add(view.files[message.index])
     view.number = max(view.number, message.number)
     _stale[view.job_id] = view
     _refresh()
 
 
-def _name(message: FrameMade) -> str:
-    return insert.drawing_name(message.index, message.suffix)
+def _name(view: JobView, message: FrameMade) -> str:
+    # By what was asked for: an engine that cannot overshoot gives the keyframe instead, and says so.
+    segment, position = view.asked[message.index]
+    return drawing_name(view.looks[segment], position, message.suffix)
 
 
 def _set_state(view: JobView, state: JobState, error: KeytweenError | None) -> None:
@@ -360,14 +392,21 @@ def _ask_again(view: JobView) -> bool:
 
 def _fill(view: JobView) -> None:
     _stale.pop(view.job_id, None)
-    names = view.tween.shown(view.files)
     for strip in _strips(view):
-        insert.fill(strip, names)
+        show(strip)
         _note(view, strip)
 
 
 def _note(view: JobView, strip: bpy.types.Strip) -> None:
     """Keeps on the strip where its job stands, so that a reload goes on from there."""
+    records = Record.list_from(strip.get(insert.JOBS, ""))
+    if view.job_id not in (record.job_id for record in records):
+        return
+    strip[insert.JOBS] = Record.to_text([view.record if r.job_id == view.job_id else r for r in records])
+    # A draft is only there to be looked at meanwhile: the strip's state is that of the real thing.
+    told = [record for record in records if not record.draft] or records
+    if told[-1].job_id != view.job_id:
+        return
     strip[insert.SINCE] = view.number
     strip[insert.STATE] = view.state.value
     if view.error is not None:
@@ -376,21 +415,28 @@ def _note(view: JobView, strip: bpy.types.Strip) -> None:
         del strip[insert.ERROR]
 
 
+def enlist(strip: bpy.types.Strip, view: JobView) -> None:
+    """Writes a new job on its strip, in place of those that have ended."""
+    records = [r for r in Record.list_from(strip.get(insert.JOBS, "")) if not JobState(r.state).ended]
+    strip[insert.JOBS] = Record.to_text([*records, view.record])
+    _note(view, strip)
+
+
 def _strips(view: JobView) -> list[bpy.types.Strip]:
     """The job's strips, where they were last or wherever they are now."""
-    found = [_at(view.job_id, *place) for place in view.places]
+    found = [_at(view.strip_id, *place) for place in view.places]
     if found and all(strip is not None for strip in found):
         return [strip for strip in found if strip is not None]
-    pairs = list(insert.tween_strips(view.job_id))
+    pairs = list(insert.tween_strips(view.strip_id))
     view.places = [(scene.name, strip.name) for scene, strip in pairs]
     return [strip for _, strip in pairs]
 
 
-def _at(job_id: str, scene_name: str, strip_name: str) -> bpy.types.Strip | None:
+def _at(strip_id: str, scene_name: str, strip_name: str) -> bpy.types.Strip | None:
     scene = bpy.data.scenes.get(scene_name)
     editor = scene.sequence_editor if scene else None
     strip = editor.strips_all.get(strip_name) if editor else None
-    return strip if strip is not None and strip.get(insert.JOB) == job_id else None
+    return strip if strip is not None and strip.get(insert.JOB) == strip_id else None
 
 
 def _redraw() -> None:
@@ -480,4 +526,5 @@ def _forget() -> None:
     _writing.clear()
     _stale.clear()
     STATUS.jobs.clear()
+    STATUS.shelves.clear()
     _asked.clear()

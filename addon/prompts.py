@@ -11,9 +11,9 @@ OWN = "keytween_prompt"
 """The property on a strip; empty means the scene's prompt."""
 
 
-def prompts_of(scene: bpy.types.Scene, strips: Sequence[bpy.types.Strip]) -> tuple[str, ...]:
-    """The keyframes' prompts: none, the scene's one for all, or one for each when a strip has its own."""
-    shared = scene.keytween.prompt.strip()
+def prompts_of(settings: bpy.types.PropertyGroup, strips: Sequence[bpy.types.Strip]) -> tuple[str, ...]:
+    """The keyframes' prompts: none, the settings' one for all, or one for each when a strip has its own."""
+    shared = settings.prompt.strip()
     own = [getattr(strip, OWN).strip() for strip in strips]
     if any(own):
         return tuple(prompt or shared for prompt in own)

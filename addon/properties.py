@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import bpy
 
 from keytween_wire.easing import Interpolation, Mode
 from keytween_wire.messages import MorphRequest
+from keytween_wire.timeline import MOST_DRIFT
 
 from . import poller
 from .status import DIFFMORPHER
@@ -39,6 +41,7 @@ MODES = tuple(
     )
     for number, item in enumerate(Mode)
 )
+CURVE_STEPS = 256
 EXPOSURES = (
     ("1", "Ones", "A new drawing on every frame"),
     ("2", "Twos", "Every drawing is held for two frames"),
@@ -160,16 +163,141 @@ class KeytweenSettings(bpy.types.PropertyGroup):
         return int(self.exposure) or self.exposure_frames
 
 
-_register, _unregister = bpy.utils.register_classes_factory((KeytweenSettings,))
+def _choose_curve(segment: KeytweenSegment, _context: bpy.types.Context) -> None:
+    """A drawn easing needs a curve to draw: it begins as a straight one."""
+    if segment.interpolation == "CURVE" and segment.curve is None:
+        segment.curve = new_curve()
+
+
+class KeytweenSegment(bpy.types.PropertyGroup):
+    """What one segment of a tween has of its own."""
+
+    own_exposure: bpy.props.EnumProperty(
+        name="Exposure",
+        description="For how many frames each drawing of this segment is held",
+        items=(("ALL", "As Tween", "As the tween as a whole"), *EXPOSURES),
+        default="ALL",
+    )
+    exposure_frames: bpy.props.IntProperty(
+        name="Frames", description="Frames that each drawing is held for", default=4, min=1, soft_max=12
+    )
+    interpolation: bpy.props.EnumProperty(
+        name="Interpolation",
+        description="The curve of this segment's change",
+        items=(
+            ("ALL", "As Tween", "As the tween as a whole", "NONE", 1000),
+            ("CURVE", "Drawn", "A curve that you draw below", "IPO_BEZIER", 1001),
+            *INTERPOLATIONS,
+        ),
+        default="ALL",
+        update=_choose_curve,
+    )
+    mode: bpy.props.EnumProperty(name="Easing", description="The curve's easing", items=MODES, default="AUTO")
+    drift: bpy.props.FloatProperty(
+        name="Moving Hold",
+        description="How far the first keyframe's hold drifts towards the next one instead of standing still",
+        default=0.0,
+        min=0.0,
+        max=MOST_DRIFT,
+        soft_max=0.2,
+        subtype="FACTOR",
+    )
+    curve: bpy.props.PointerProperty(
+        name="Curve", description="Where a drawn easing keeps its curve", type=bpy.types.NodeTree
+    )
+
+    @property
+    def frames_held(self) -> int | None:
+        """The exposure as a number of frames; None is as the tween."""
+        return None if self.own_exposure == "ALL" else int(self.own_exposure) or self.exposure_frames
+
+
+class KeytweenOwn(bpy.types.PropertyGroup):
+    """A tween's own settings, on its strip."""
+
+    settings: bpy.props.PointerProperty(
+        name="Settings", description="What the tween as a whole is made with", type=KeytweenSettings
+    )
+    segments: bpy.props.CollectionProperty(
+        name="Segments", description="What single segments have of their own", type=KeytweenSegment
+    )
+    segment: bpy.props.IntProperty(
+        name="Segment", description="The segment that the panel shows", default=1, min=1
+    )
+
+
+def new_curve() -> bpy.types.NodeTree:
+    """A straight curve from 0 to 1 that may be drawn beyond both; Blender keeps curves in nodes only."""
+    tree = bpy.data.node_groups.new(".Keytween Easing", "ShaderNodeTree")
+    mapping = tree.nodes.new("ShaderNodeFloatCurve").mapping
+    mapping.clip_min_y, mapping.clip_max_y = -0.5, 1.5
+    mapping.extend = "HORIZONTAL"
+    mapping.update()
+    return tree
+
+
+def curve_of(segment: KeytweenSegment) -> bpy.types.ShaderNodeFloatCurve | None:
+    """The node that holds a segment's curve; None when there is none yet."""
+    nodes = segment.curve.nodes if segment.curve else ()
+    return next((node for node in nodes if node.bl_idname == "ShaderNodeFloatCurve"), None)
+
+
+def drawn_values(segment: KeytweenSegment) -> tuple[float, ...]:
+    """The drawn curve at as many steps as Blender itself keeps of it; straight while nothing is drawn."""
+    node = curve_of(segment)
+    if node is None:
+        return (0.0, 1.0)
+    mapping = node.mapping
+    mapping.update()
+    curve = mapping.curves[0]
+    return tuple(round(mapping.evaluate(curve, step / CURVE_STEPS), 6) for step in range(CURVE_STEPS + 1))
+
+
+def draw_curve(segment: KeytweenSegment, points: Sequence[tuple[float, float]]) -> None:
+    """Makes the segment's easing a drawn one through these points, from left to right."""
+    segment.interpolation = "CURVE"
+    if segment.curve is None or segment.curve.users > 1:
+        segment.curve = new_curve()
+    node = curve_of(segment)
+    assert node is not None
+    curve = node.mapping.curves[0]
+    while len(curve.points) > 2:
+        curve.points.remove(curve.points[1])
+    for point, place in zip(curve.points, (points[0], points[-1]), strict=True):
+        point.location = place
+    for x, y in points[1:-1]:
+        curve.points.new(x, y)
+    node.mapping.update()
+
+
+def give_own(strip: bpy.types.Strip, settings: KeytweenSettings, segments: int) -> None:
+    """Gives a tween's strip settings of its own, and as many segments as it has."""
+    own = strip.keytween_own
+    copy_settings(settings, own.settings)
+    own.segments.clear()
+    for _ in range(segments):
+        own.segments.add()
+
+
+def copy_settings(source: KeytweenSettings, target: KeytweenSettings) -> None:
+    """Gives one group of settings what another has; the last error is none of them."""
+    for prop in source.bl_rna.properties:
+        if not prop.is_readonly and prop.identifier not in ("name", "error"):
+            setattr(target, prop.identifier, getattr(source, prop.identifier))
+
+
+_register, _unregister = bpy.utils.register_classes_factory((KeytweenSettings, KeytweenSegment, KeytweenOwn))
 
 
 def register() -> None:
-    """Adds the settings to every scene."""
+    """Adds the settings to every scene and every strip."""
     _register()
     bpy.types.Scene.keytween = bpy.props.PointerProperty(type=KeytweenSettings)
+    bpy.types.Strip.keytween_own = bpy.props.PointerProperty(type=KeytweenOwn)
 
 
 def unregister() -> None:
     """Takes the settings away again."""
+    del bpy.types.Strip.keytween_own
     del bpy.types.Scene.keytween
     _unregister()

@@ -13,8 +13,9 @@ from keytween_wire.errors import KeytweenError, from_wire
 from keytween_wire.messages import CheckpointInfo, Diffusion, EngineInfo, JobState, PresetInfo, Submit
 
 from . import insert
-from .insert import Tween
+from .drawings import Shelf
 from .link import Link
+from .memory import Record, Tween, wanted
 
 DIFFMORPHER = "diffmorpher"
 """The one engine whose own settings the panel has."""
@@ -40,12 +41,21 @@ PRESETS = tuple(
 
 @dataclass(slots=True)
 class JobView:
-    """A job as this Blender sees it. The daemon's store is its owner; this is what panels draw."""
+    """A job as this Blender sees it. The daemon's store is its owner; this is what panels draw.
+
+    A strip may have several: the one that made it, and those for drawings that it lacked later.
+    """
 
     job_id: str
     label: str
-    tween: Tween
+    strip_id: str
+    """The tween that it draws for; its first job has the same id."""
     folder: Path
+    looks: tuple[str, ...] = ()
+    """The look of each of the job's segments."""
+    positions: tuple[tuple[float, ...], ...] = ()
+    draft: bool = False
+    """Whether it makes drawings that better ones will replace."""
     state: JobState = JobState.QUEUED
     phase: str = ""
     step: int = 0
@@ -64,7 +74,7 @@ class JobView:
     @property
     def total(self) -> int:
         """How many drawings there will be."""
-        return len(self.tween.drawings)
+        return sum(map(len, self.positions))
 
     @property
     def factor(self) -> float:
@@ -72,6 +82,32 @@ class JobView:
         if self.files or not self.steps:
             return len(self.files) / self.total if self.total else 1.0
         return min(self.step / self.steps, 1.0)
+
+    @property
+    def asked(self) -> tuple[tuple[int, float], ...]:
+        """Segment and position of each drawing, in the order that events count."""
+        return tuple(wanted(self.positions))
+
+    @property
+    def record(self) -> Record:
+        """What the strip remembers of it."""
+        return Record(
+            self.job_id,
+            self.looks,
+            self.positions,
+            self.draft,
+            self.number,
+            self.state.value,
+            error_to(self.error) if self.error else "",
+        )
+
+    def look_through(self, shelf: Shelf) -> None:
+        """Counts the drawings of the job that lie on a shelf."""
+        found = {
+            index: shelf.exact(self.looks[segment], position)
+            for index, (segment, position) in enumerate(self.asked)
+        }
+        self.files = {index: name for index, name in found.items() if name}
 
 
 @dataclass(slots=True)
@@ -81,6 +117,8 @@ class Status:
     link: Link = field(default_factory=Link)
     jobs: dict[str, JobView] = field(default_factory=dict[str, JobView])
     engines: tuple[EngineInfo, ...] = ENGINES
+    shelves: dict[Path, Shelf] = field(default_factory=dict[Path, Shelf])
+    """The drawings in the folders of the strips that have jobs."""
     rendering: bool = False
     news: bool = False
     refreshed: float = 0.0
@@ -101,17 +139,27 @@ class Status:
         """The checkpoints that the daemon knows by name."""
         return self.link.welcome.checkpoints if self.link.welcome else ()
 
+    def shelf(self, folder: Path) -> Shelf:
+        """What lies in a folder: looked up once, kept up to date by whoever adds to it."""
+        if folder not in self.shelves:
+            self.shelves[folder] = Shelf.of(folder)
+        return self.shelves[folder]
 
-def view_of(strip: bpy.types.Strip) -> JobView:
-    """What a strip remembers, with the drawings that are on disk."""
+
+def views_of(strip: bpy.types.Strip) -> list[JobView]:
+    """The jobs that a strip remembers."""
     tween = Tween.from_json(strip[insert.TWEEN])
     folder = insert.folder_of(strip)
-    view = JobView(tween.job_id, tween.label, tween, folder)
-    view.state = JobState(strip.get(insert.STATE, JobState.QUEUED.value))
-    view.number = int(strip.get(insert.SINCE, 0))
-    if text := strip.get(insert.ERROR):
-        view.error = error_from(text)
-    view.files = insert.drawings_in(folder)
+    return [view_of(record, tween, folder) for record in Record.list_from(strip.get(insert.JOBS, ""))]
+
+
+def view_of(record: Record, tween: Tween, folder: Path) -> JobView:
+    """A job as its strip remembers it."""
+    view = JobView(
+        record.job_id, tween.label, tween.job_id, folder, record.looks, record.positions, record.draft
+    )
+    view.state, view.number = JobState(record.state), record.since
+    view.error = error_from(record.error)
     return view
 
 

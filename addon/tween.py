@@ -5,28 +5,53 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import bpy
 
 from keytween_wire import timeline
-from keytween_wire.easing import Easing, Interpolation, Mode
+from keytween_wire.easing import Curve, Drawn, Easing, Interpolation, Mode
 from keytween_wire.errors import CheckpointUnusable, NothingSelected
 from keytween_wire.messages import Diffusion, KeyframeImage, MorphRequest, Submit
 from keytween_wire.timeline import Keyframe, Plan
 
-from . import insert, poller, preferences, vse_compat
+from . import insert, memory, origins, poller, preferences, properties, vse_compat
 from .capture import Captured, Look, capture, shows_one_picture
-from .insert import Tween
+from .memory import Tween
 from .prompts import prompts_of
 from .status import DIFFMORPHER, MOVING, JobView
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentTiming:
+    """What one segment has of its own; None is as the tween."""
+
+    exposure: int | None = None
+    easing: Curve | None = None
+    drift: float = 0.0
+
+    @classmethod
+    def of(cls, chosen: bpy.types.PropertyGroup) -> SegmentTiming:
+        """What the panel shows for a segment."""
+        easing: Curve | None = None
+        if chosen.interpolation == "CURVE":
+            easing = Drawn(properties.drawn_values(chosen))
+        elif chosen.interpolation != "ALL":
+            easing = Easing(Interpolation(chosen.interpolation), Mode(chosen.mode))
+        return cls(chosen.frames_held, easing, round(chosen.drift, 6))
+
+    def remembered(self) -> dict[str, Any]:
+        """The same in plain values."""
+        easing = list(self.easing.values) if isinstance(self.easing, Drawn) else str(self.easing or "")
+        found = {"exposure": self.exposure, "easing": easing, "drift": self.drift}
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """The scene's settings at the press of the button."""
+    """The settings at the press of the button: the scene's for a new tween, a strip's for its own."""
 
     engine: str
     exposure: int
@@ -36,11 +61,22 @@ class Settings:
     file_format: str
     diffusion: Diffusion
     path: str
+    segments: tuple[SegmentTiming, ...] = ()
 
     @classmethod
     def of(cls, scene: bpy.types.Scene) -> Settings:
-        """What the panel shows."""
-        chosen = scene.keytween
+        """What the panel shows for new tweens."""
+        return cls.read(scene.keytween)
+
+    @classmethod
+    def of_strip(cls, strip: bpy.types.Strip) -> Settings:
+        """What the panel shows for a tween's strip, with what its segments have of their own."""
+        own = strip.keytween_own
+        return replace(cls.read(own.settings), segments=tuple(SegmentTiming.of(s) for s in own.segments))
+
+    @classmethod
+    def read(cls, chosen: bpy.types.PropertyGroup) -> Settings:
+        """What a group of settings says."""
         engine = chosen.engine or "flow"
         return cls(
             engine=engine,
@@ -71,12 +107,38 @@ class Settings:
 
     def remembered(self) -> dict[str, Any]:
         """The timing in plain values, for the strip."""
+        segments = [segment.remembered() for segment in self.segments]
         return {
             "exposure": self.exposure,
             "count": self.count,
             "interpolation": self.easing.interpolation.value,
             "mode": self.easing.mode.value,
+            **({"segments": segments} if any(segments) else {}),
         }
+
+    def asked(self) -> dict[str, Any]:
+        """What the engine is asked for, in plain values as the strip remembers them."""
+        told = memory.told(self.diffusion)
+        return {
+            "engine": self.engine,
+            "seed": self.seed,
+            "file_format": self.file_format,
+            "path": self.path,
+            **({"diffusion": told} if told else {}),
+        }
+
+    def keyframes(self, places: Sequence[tuple[int, int]]) -> tuple[Keyframe, ...]:
+        """First frame and length of each keyframe in this timing; the last one is shown once."""
+        last = len(places) - 1
+        segments = [*self.segments, *[SegmentTiming()] * len(places)]
+        return tuple(
+            Keyframe(start, length if index < last else 1, own.easing or self.easing, own.exposure, own.drift)
+            for index, ((start, length), own) in enumerate(zip(places, segments, strict=False))
+        )
+
+    def plan(self, places: Sequence[tuple[int, int]]) -> Plan:
+        """The plan for keyframes at these places; raises what timeline.plan raises."""
+        return timeline.plan(self.keyframes(places), exposure=self.exposure, count=self.count)
 
 
 def _diffusion(chosen: bpy.types.PropertyGroup) -> Diffusion:
@@ -127,22 +189,14 @@ def order(scene: bpy.types.Scene) -> Order:
         raise NothingSelected(count=len(strips))
     settings = Settings.of(scene)
     settings.check()
-    settings = settings.with_prompts(prompts_of(scene, strips))
+    settings = settings.with_prompts(prompts_of(scene.keytween, strips))
     channel = max(strip.channel for strip in strips)
     # The timing is checked first: capturing may mean rendering.
-    frames = [(vse_compat.start(s), vse_compat.end(s)) for s in strips]
-    keyframes = _keyframes([(start, end - start) for start, end in frames], settings.easing)
-    plan = timeline.plan(keyframes, exposure=settings.exposure, count=settings.count)
+    places = [origins.place_of(strip) for strip in strips]
+    plan = settings.plan(places)
     captured, look = capture(scene, strips)
-    return _order(captured, look, keyframes, plan, settings, channel)
-
-
-def _keyframes(frames: Sequence[tuple[int, int]], easing: Easing) -> tuple[Keyframe, ...]:
-    """Start and length of each strip as keyframes; the last one is shown once."""
-    last = len(frames) - 1
-    return tuple(
-        Keyframe(start, length if index < last else 1, easing) for index, (start, length) in enumerate(frames)
-    )
+    found = _order(captured, look, settings.keyframes(places), plan, settings, channel)
+    return replace(found, tween=replace(found.tween, origins=tuple(map(origins.of, strips))))
 
 
 def _order(
@@ -175,30 +229,14 @@ def _order(
         keys=tuple(f"key_{index:02d}{c.suffix}" for index, c in enumerate(captured)),
         frames=tuple((k.frame - plan.first_frame, k.hold) for k in keyframes),
         drawings=tuple((d.segment, d.position) for d in plan.drawings),
-        cels=insert.packed(plan.cels),
-        request=_plain(request),
+        cels=memory.packed(plan.cels),
+        request=memory.plain(request),
         settings=settings.remembered(),
+        first=plan.first_frame,
+        placed=plan.first_frame,
     )
     blobs = tuple(c.data for c in captured)
     return Order(Submit(job_id, request, label), blobs, tween, look, plan.first_frame, channel)
-
-
-def _plain(request: MorphRequest) -> dict[str, Any]:
-    values = asdict(request)
-    # The positions are with the drawings; colours must be text; what DiffMorpher was not told is left out.
-    del values["positions"]
-    values["diffusion"] = _told(request.diffusion)
-    if not values["diffusion"]:
-        del values["diffusion"]
-    for keyframe in values["keyframes"]:
-        keyframe["colour"] = keyframe["colour"].value
-    return values
-
-
-def _told(diffusion: Diffusion) -> dict[str, Any]:
-    """The settings that are not at their defaults, as on the wire."""
-    defaults = asdict(Diffusion())
-    return {name: value for name, value in asdict(diffusion).items() if value != defaults[name]}
 
 
 def place(scene: bpy.types.Scene, order: Order) -> JobView:
@@ -209,42 +247,12 @@ def place(scene: bpy.types.Scene, order: Order) -> JobView:
     for name, data in zip(tween.keys, order.blobs, strict=True):
         insert.write_file(folder / name, data)
     strip = insert.insert(scene, tween, folder=folder, look=order.look, start=order.start, above=order.above)
-    view = JobView(tween.job_id, tween.label, tween, folder)
+    properties.give_own(strip, scene.keytween, len(tween.keys) - 1)
+    request = order.submission.request
+    view = JobView(
+        tween.job_id, tween.label, tween.job_id, folder, memory.looks(tween.request), request.positions
+    )
     view.submission = (order.submission, order.blobs)
     view.places = [(scene.name, strip.name)]
+    poller.enlist(strip, view)
     return view
-
-
-def retime(strip: bpy.types.Strip, settings: Settings) -> int:
-    """Shows the strip's drawings in the settings' timing, each frame the nearest there is; returns how many.
-
-    Nothing is computed again. Raises what timeline.plan raises.
-    """
-    tween = Tween.from_json(strip[insert.TWEEN])
-    keyframes = [Keyframe(frame, hold, settings.easing) for frame, hold in tween.frames]
-    plan = timeline.plan(keyframes, exposure=settings.exposure, count=settings.count)
-    cels = [_nearest(tween, plan, cel) for cel in plan.cels]
-    timed = tween.with_cels(cels, settings.remembered())
-    strip[insert.TWEEN] = timed.to_json()
-    insert.fill(strip, timed.shown(insert.drawings_in(insert.folder_of(strip))))
-    view = poller.STATUS.jobs.get(tween.job_id)
-    if view is not None:
-        view.tween = timed
-    return len(cels)
-
-
-def _nearest(tween: Tween, plan: Plan, cel: timeline.Cel) -> timeline.Cel:
-    """The keyframe or the drawing of the tween that looks most like what the plan asks for."""
-    if cel.drawing is None:
-        return cel
-    wanted = plan.drawings[cel.drawing]
-    near = [
-        (0.0, timeline.Cel(keyframe=wanted.segment)),
-        (1.0, timeline.Cel(keyframe=wanted.segment + 1)),
-        *(
-            (position, timeline.Cel(drawing=index))
-            for index, (segment, position) in enumerate(tween.drawings)
-            if segment == wanted.segment
-        ),
-    ]
-    return min(near, key=lambda pair: abs(pair[0] - wanted.position))[1]

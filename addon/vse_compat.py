@@ -24,6 +24,17 @@ def end(strip: bpy.types.Strip) -> int:
     return int(strip.right_handle if _has(bpy.types.Strip, "right_handle") else strip.frame_final_end)
 
 
+def content_start(strip: bpy.types.Strip) -> int:
+    """The frame of the strip's first picture, whether or not it is trimmed away."""
+    return int(strip.content_start if _has(bpy.types.Strip, "content_start") else strip.frame_start)
+
+
+def set_content_start(strip: bpy.types.Strip, frame: int) -> None:
+    """Moves the strip so that its first picture is at a frame."""
+    name = "content_start" if _has(bpy.types.Strip, "content_start") else "frame_start"
+    setattr(strip, name, frame)
+
+
 def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene:
     """The scene whose strips the sequencer shows; 5.0 and later let it differ from the active scene."""
     return getattr(context, "sequencer_scene", None) or context.scene

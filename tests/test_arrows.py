@@ -54,10 +54,13 @@ JOBS = ("dispatch", "worker", "store", "link", "folder", "job")
 ADDON = (
     "operators",
     "remedies",
+    "timing_panel",
+    "tween_operators",
     "panels",
     "menus",
     "tween",
     "prompts",
+    "retiming",
     "properties",
     "poller",
     "status",
@@ -68,6 +71,9 @@ ADDON = (
     "insert",
     "capture",
     "preferences",
+    "origins",
+    "memory",
+    "drawings",
     "words",
     "vse_compat",
 )

@@ -249,6 +249,22 @@ class LoraUnusable(RequestError):
     next_step = "Give a safetensors file that was made for this checkpoint."
 
 
+class NoTweenActive(RequestError):
+    """In Blender: what was asked for needs a tween's strip, and none is active."""
+
+    code = "KT-220"
+    sentence = "No tween is active."
+    next_step = "Click a strip that Keytween made, so that it is the active one."
+
+
+class NoDrawingThere(RequestError):
+    """In Blender: the current frame shows no drawing that could become something else."""
+
+    code = "KT-221"
+    sentence = "Frame {frame} cannot be used: {detail}."
+    next_step = "Move the playhead to a finished in-between of the active tween."
+
+
 class ModelNotFetched(RequestError):
     """A checkpoint could not be fetched from any of its repositories."""
 

@@ -28,11 +28,14 @@ import pytest
 PACKAGE = "bl_ext.user_default.keytween"
 MODULES = (
     "capture",
+    "drawings",
     "insert",
     "errands",
     "link",
     "menus",
+    "memory",
     "operators",
+    "origins",
     "panels",
     "poller",
     "preferences",
@@ -41,8 +44,11 @@ MODULES = (
     "setting_up",
     "thumbnails",
     "words",
+    "retiming",
     "status",
+    "timing_panel",
     "tween",
+    "tween_operators",
     "vse_compat",
 )
 
@@ -233,6 +239,16 @@ def elements(strip: object) -> list[str]:
     return [element.filename for element in strip.elements]  # type: ignore[attr-defined]
 
 
+def shown(strip: object) -> str:
+    """What each frame shows, in a line: keyframes as A, B, C, drawings by their position: `A 0.25 0.50 B`."""
+    keys = remembered(strip)["keys"]
+    positions = {name: name.split("_")[-1].rpartition(".")[0] for name in elements(strip)}
+    return " ".join(
+        chr(ord("A") + keys.index(name)) if name in keys else f"{float(positions[name]):.2f}"
+        for name in elements(strip)
+    )
+
+
 def the_tween() -> object:
     """The only strip that Keytween made."""
     import bpy
@@ -240,6 +256,16 @@ def the_tween() -> object:
     found = [s for s in bpy.context.scene.sequence_editor.strips_all if "keytween_job" in s]
     assert len(found) == 1
     return found[0]
+
+
+def frames_computed(daemon: Daemon) -> int:
+    """How many drawings the daemon has made so far, by its own count of all its jobs."""
+    from keytween_wire.client import Client
+    from keytween_wire.connection import Connection
+
+    with Client(Connection.load(daemon.connection)) as client:
+        client.hello()
+        return sum(job.frames_done for job in client.jobs())
 
 
 def remembered(strip: object) -> dict[str, object]:

@@ -157,7 +157,7 @@ def test_the_output_folder_of_the_preferences_is_used(
 ) -> None:
     preferences.output_folder = str(tmp_path / "elsewhere")
     assert tween_works(strip_at)
-    assert list((tmp_path / "elsewhere").glob("*/drawing_0000.png"))
+    assert list((tmp_path / "elsewhere").glob("*/drawing_*.png"))
 
 
 def test_an_unsaved_file_uses_the_extensions_own_folder(

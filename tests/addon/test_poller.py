@@ -11,9 +11,11 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
-from .conftest import Daemon, elements, the_tween, turn_until  # noqa: E402
+from .conftest import Daemon, elements, shown, the_tween, turn_until  # noqa: E402
 
 Maker = Callable[..., object]
+FIVE = "A 0.17 0.33 0.50 0.67 0.83 B"
+TWENTY_FOUR = " ".join(["A", *(f"{step / 25:.2f}" for step in range(1, 25)), "B"])
 
 
 def press(extension: SimpleNamespace, scene: object) -> object:
@@ -42,16 +44,10 @@ def test_the_strip_has_its_full_length_at_once_and_fills_in(
     strip_at(1, 1, 4)
     strip_at(7, 1, 40)
     view = press(extension, scene)
-    assert elements(the_tween()) == ["key_00.png"] * 6 + ["key_01.png"]
+    assert shown(the_tween()) == "A A A A B B B"
     turn_until(extension, ended(extension, view.job_id))
-    assert elements(the_tween())[1:6] == [f"drawing_{i:04d}.png" for i in range(5)]
+    assert shown(the_tween()) == FIVE
     assert the_tween()["keytween_state"] == "done"
-
-
-def test_a_drawing_shows_until_the_next_one_is_there(extension: SimpleNamespace) -> None:
-    cels = (("k", 0), ("d", 0), ("d", 1), ("d", 2), ("k", 1))
-    tween = extension.insert.Tween("j", "", "flow", ("a.png", "b.png"), (), (), cels, {}, {})
-    assert tween.shown({1: "one.png"}) == ["a.png", "a.png", "one.png", "one.png", "b.png"]
 
 
 def test_the_welcome_fills_the_list_of_engines(
@@ -73,9 +69,9 @@ def test_undo_takes_the_strip_away_and_redo_brings_it_back_filled(
     assert not [s for s in bpy.context.scene.sequence_editor.strips_all if "keytween_job" in s]
     turn_until(extension, ended(extension, view.job_id))
     bpy.ops.ed.redo()
-    assert "drawing_0000.png" not in elements(the_tween())
+    assert shown(the_tween()) == "A A A A B B B"
     extension.poller.tick()
-    assert elements(the_tween())[1:6] == [f"drawing_{i:04d}.png" for i in range(5)]
+    assert shown(the_tween()) == FIVE
     assert the_tween()["keytween_state"] == "done"
 
 
@@ -90,7 +86,7 @@ def test_undoing_a_later_step_keeps_the_frames(
     bpy.ops.ed.undo_push(message="Something else")
     bpy.ops.ed.undo()
     extension.poller.tick()
-    assert elements(the_tween())[1:6] == [f"drawing_{i:04d}.png" for i in range(5)]
+    assert shown(the_tween()) == FIVE
 
 
 def test_one_tween_is_one_undo_step(
@@ -122,7 +118,7 @@ def test_saved_and_loaded_the_job_goes_on(
     assert again is not view
     assert len(again.files) >= arrived
     turn_until(extension, ended(extension, view.job_id), seconds=60)
-    assert elements(the_tween())[1:25] == [f"drawing_{i:04d}.png" for i in range(24)]
+    assert shown(the_tween()) == TWENTY_FOUR
 
 
 def test_a_daemon_that_dies_in_the_middle_loses_nothing(
@@ -138,7 +134,7 @@ def test_a_daemon_that_dies_in_the_middle_loses_nothing(
     own_daemon.start()
     turn_until(extension, ended(extension, view.job_id), seconds=60)
     assert view.error is None
-    assert elements(the_tween())[1:25] == [f"drawing_{i:04d}.png" for i in range(24)]
+    assert shown(the_tween()) == TWENTY_FOUR
 
 
 def test_a_cancelled_job_keeps_what_was_finished(
@@ -152,7 +148,7 @@ def test_a_cancelled_job_keeps_what_was_finished(
     bpy.ops.keytween.cancel(job_id=view.job_id)
     turn_until(extension, ended(extension, view.job_id))
     assert the_tween()["keytween_state"] == "cancelled"
-    assert "drawing_0001.png" in elements(the_tween())
+    assert "0.03" in shown(the_tween())
     assert len(view.files) < 64
 
 
@@ -188,13 +184,15 @@ def test_a_frame_that_vanished_is_fetched_again(
     strip_at(7, 1, 40)
     view = press(extension, scene)
     turn_until(extension, ended(extension, view.job_id))
-    (view.folder / "drawing_0002.png").write_bytes(b"cut")
     strip = the_tween()
-    strip["keytween_state"], strip["keytween_since"] = "running", 0
+    cut = view.folder / elements(strip)[3]
+    cut.write_bytes(b"cut")
+    (record,) = json.loads(strip["keytween_jobs"])
+    strip["keytween_jobs"] = json.dumps([{**record, "state": "running", "since": 0}])
     extension.poller.STATUS.jobs.clear()
     extension.poller.adopt_strips()
     turn_until(extension, ended(extension, view.job_id))
-    assert (view.folder / "drawing_0002.png").stat().st_size > 3
+    assert cut.stat().st_size > 3
     assert the_tween()["keytween_state"] == "done"
 
 
@@ -204,11 +202,12 @@ def test_frames_that_cannot_be_written_make_the_job_fail(
     strip_at(1, 1, 4)
     strip_at(7, 1, 40)
     view = press(extension, scene)
-    (view.folder / ".drawing_0002.png.part").mkdir()
+    (look,) = view.looks
+    (view.folder / f".drawing_{look}_+0.5000000.png.part").mkdir()
     turn_until(extension, ended(extension, view.job_id))
     assert the_tween()["keytween_state"] == "failed"
     assert json.loads(the_tween()["keytween_error"])["code"] == "KT-209"
-    assert elements(the_tween())[2:5] == ["drawing_0001.png", "drawing_0001.png", "drawing_0003.png"]
+    assert shown(the_tween()) == "A 0.17 0.33 0.33 0.67 0.83 B"
 
 
 def test_nothing_is_touched_while_a_render_runs(
@@ -235,25 +234,10 @@ def test_copies_of_the_strip_are_filled_as_well(
     copy = scene.sequence_editor.strips.new_image("copy", str(view.folder / "key_00.png"), 9, 50)
     for name in elements(first)[1:]:
         copy.elements.append(name)
-    for key in ("keytween_job", "keytween", "keytween_state"):
+    for key in ("keytween_job", "keytween", "keytween_jobs", "keytween_state"):
         copy[key] = first[key]
     turn_until(extension, ended(extension, view.job_id))
     assert elements(copy) == elements(first)
-
-
-def test_retiming_uses_the_drawings_again(
-    scene: object, daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
-) -> None:
-    strip_at(1, 1, 4)
-    strip_at(9, 1, 40)
-    bpy.ops.keytween.tween()
-    scene.sequence_editor.active_strip = the_tween()
-    scene.keytween.exposure = "2"
-    assert bpy.ops.keytween.retime() == {"FINISHED"}
-    drawings = [1, 1, 3, 3, 5, 5]
-    names = ["key_00.png"] * 2 + [f"drawing_{i:04d}.png" for i in drawings] + ["key_01.png"]
-    assert elements(the_tween()) == names
-    assert len(list(extension.insert.folder_of(the_tween()).glob("drawing_*"))) == 7
 
 
 def test_diagnostics_hold_versions_and_errors_but_no_keys(

@@ -21,8 +21,9 @@ import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDON = ROOT / "addon"
@@ -32,6 +33,7 @@ MARKER = "# packaging/build_extension.py puts `platforms` and `wheels` here."
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The oldest time a zip can hold: real ones would make every build differ."""
 
+PURE_WHEEL = b"Wheel-Version: 1.0\nGenerator: build_extension\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 PLATFORMS = ("linux-x64", "macos-arm64", "windows-x64")
 WHEEL_PLATFORMS = {
     "linux-x64": ("manylinux", "x86_64"),
@@ -111,6 +113,45 @@ def pack(files: Files) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def daemon_wheel() -> tuple[str, bytes]:
+    """The program itself as a wheel, which the extension sets up beside Blender: its file name and bytes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    version = project["version"]
+    info = f"keytween-{version}.dist-info"
+    files = {
+        path.relative_to(package.parent).as_posix(): path.read_bytes()
+        for package in (ROOT / "daemon" / "keytween", WIRE)
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files[f"{info}/licenses/LICENSE"] = (ROOT / "LICENSE").read_bytes()
+    files[f"{info}/METADATA"] = _metadata(project).encode()
+    files[f"{info}/WHEEL"] = PURE_WHEEL
+    scripts = "".join(f"{name} = {target}\n" for name, target in project["scripts"].items())
+    files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{scripts}".encode()
+    files[f"{info}/RECORD"] = _record(files, f"{info}/RECORD")
+    return f"keytween-{version}-py3-none-any.whl", pack(files)
+
+
+def _metadata(project: Mapping[str, Any]) -> str:
+    """What installers read of the project: name, version, Python and requirements, by extra."""
+    lines = [
+        "Metadata-Version: 2.4",
+        f"Name: {project['name']}",
+        f"Version: {project['version']}",
+        f"Summary: {project['description']}",
+        f"License-Expression: {project['license']}",
+        "License-File: LICENSE",
+        f"Requires-Python: {project['requires-python']}",
+        *(f"Requires-Dist: {one}" for one in project["dependencies"]),
+    ]
+    for extra, requirements in sorted(project["optional-dependencies"].items()):
+        lines += [f"Provides-Extra: {extra}"]
+        lines += [f"Requires-Dist: {one}; extra == '{extra}'" for one in requirements]
+    return "\n".join(lines) + "\n"
+
+
 def wire_wheel(version: str) -> tuple[str, bytes]:
     """`keytween_wire` as a pure Python wheel: its file name and bytes."""
     info = f"keytween_wire-{version}.dist-info"
@@ -121,9 +162,7 @@ def wire_wheel(version: str) -> tuple[str, bytes]:
         "Summary: What both ends of Keytween's wire agree on\nLicense-Expression: Apache-2.0\n"
         "License-File: LICENSE\nRequires-Python: >=3.11\n"
     ).encode()
-    files[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: build_extension\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
+    files[f"{info}/WHEEL"] = PURE_WHEEL
     files[f"{info}/RECORD"] = _record(files, f"{info}/RECORD")
     return f"keytween_wire-{version}-py3-none-any.whl", pack(files)
 
@@ -161,6 +200,9 @@ def extension(platform: str, cache: Path) -> dict[str, bytes]:
     wheels[name] = data
     files = addon_files() | {f"wheels/{name}": data for name, data in wheels.items()}
     files["blender_manifest.toml"] = manifest([platform], wheels)
+    # Not in the manifest: Blender itself must not install it.
+    program, data = daemon_wheel()
+    files[f"daemon/{program}"] = data
     return files
 
 

@@ -96,7 +96,7 @@ def test_two_builds_are_the_same_bytes(builder: ModuleType, built: Path, tmp_pat
 def test_each_zip_holds_a_wheel_for_each_python(built: Path) -> None:
     for path in built.glob("*.zip"):
         with zipfile.ZipFile(path) as archive:
-            wheels = [Path(name).name for name in archive.namelist() if name.endswith(".whl")]
+            wheels = [Path(name).name for name in archive.namelist() if name.startswith("wheels/")]
         pythons = sorted(wheel.split("-")[2] for wheel in wheels if wheel.startswith("msgpack"))
         assert pythons == ["cp311", "cp313", "cp314"]
         assert sorted(w.split("-")[2:4] for w in wheels if w.startswith("pyzmq")) == [
@@ -108,7 +108,7 @@ def test_each_zip_holds_a_wheel_for_each_python(built: Path) -> None:
 
 def test_nothing_but_the_extension_is_in_the_zip(built: Path) -> None:
     with zipfile.ZipFile(built / "keytween-0.1.0-linux_x64.zip") as archive:
-        names = {name for name in archive.namelist() if not name.startswith("wheels/")}
+        names = {name for name in archive.namelist() if not name.startswith(("wheels/", "daemon/"))}
     suffixes = {Path(name).suffix for name in names}
     assert suffixes == {".py", ".toml", ""}
     assert {"LICENSE", "blender_manifest.toml", "__init__.py"} <= names
@@ -127,6 +127,38 @@ def test_the_wire_wheels_record_is_right(builder: ModuleType) -> None:
             if rest != ",":
                 digest = builder._urlsafe_hash(archive.read(file_name))
                 assert rest == f"sha256={digest},{len(archive.read(file_name))}"
+
+
+def test_the_daemons_wheel_is_what_the_projects_own_build_makes(builder: ModuleType) -> None:
+    import io
+
+    name, data = builder.daemon_wheel()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        names = set(archive.namelist())
+        metadata = archive.read("keytween-0.1.0.dist-info/METADATA").decode()
+        record = archive.read("keytween-0.1.0.dist-info/RECORD").decode().splitlines()
+        entry = archive.read("keytween-0.1.0.dist-info/entry_points.txt").decode()
+    assert name == "keytween-0.1.0-py3-none-any.whl"
+    assert {line.partition(",")[0] for line in record} == names
+    sources = {
+        path.relative_to(package.parent).as_posix()
+        for package in (builder.ROOT / "daemon" / "keytween", builder.WIRE)
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {n for n in names if ".dist-info/" not in n} == sources
+    assert "Requires-Dist: numpy>=1.26\n" in metadata
+    assert "Requires-Dist: torch>=2.10; extra == 'diffusion'\n" in metadata
+    assert "Requires-Python: >=3.11,<3.14\n" in metadata
+    assert entry == "[console_scripts]\nkeytween = keytween.cli:main\n"
+
+
+def test_the_daemons_wheel_is_in_the_zip_but_not_for_blender(built: Path) -> None:
+    for path in built.glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            assert "daemon/keytween-0.1.0-py3-none-any.whl" in archive.namelist()
+            assert "daemon/" not in archive.read("blender_manifest.toml").decode()
 
 
 def test_a_wheel_with_another_hash_is_refused(builder: ModuleType, tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ PRODUCT = (*SOURCES, "packaging", "scripts", "benchmarks")
 
 DAEMON = (
     "cli",
+    "cli_batch",
     "cli_bench",
     "terminal",
     "demo",
     "bench",
     "doctor",
+    "shots",
     "showing",
     "starter",
     "morph",
@@ -52,15 +54,15 @@ DAEMON = (
 
 JOBS = ("dispatch", "worker", "store", "link", "folder", "job")
 ADDON = (
-    "operators",
-    "remedies",
     "timing_panel",
     "tween_operators",
+    "operators",
+    "remedies",
     "panels",
     "menus",
+    "retiming",
     "tween",
     "prompts",
-    "retiming",
     "properties",
     "poller",
     "status",
@@ -69,11 +71,12 @@ ADDON = (
     "errands",
     "thumbnails",
     "insert",
-    "capture",
-    "preferences",
     "origins",
+    "timing_chart",
     "memory",
     "drawings",
+    "capture",
+    "preferences",
     "words",
     "vse_compat",
 )
@@ -112,6 +115,21 @@ BENCH = (
     "actors",
     "textures",
 )
+SHOTS = (
+    "running",
+    "page",
+    "pool",
+    "worker",
+    "unit",
+    "film",
+    "footprint",
+    "estimate",
+    "planning",
+    "records",
+    "reading",
+    "tables",
+    "shot",
+)
 """What is inside a room, from left to right again."""
 
 ORDERS = {
@@ -119,6 +137,7 @@ ORDERS = {
     "keytween.jobs": JOBS,
     "keytween.engines.diffmorpher": DIFFMORPHER,
     "keytween.bench": BENCH,
+    "keytween.shots": SHOTS,
     "addon": ADDON,
     "keytween_wire": SHARED,
 }
@@ -161,7 +180,7 @@ DOORS = {
     "skimage": Door(("daemon/keytween/bench/rivals.py",)),
     "OpenImageIO": Door(("daemon/keytween/images.py",)),
     "sqlite3": Door(("daemon/keytween/jobs/store.py",)),
-    "av": Door(("daemon/keytween/report.py",)),
+    "av": Door(("daemon/keytween/report.py", "daemon/keytween/shots/film.py")),
     "PIL": Door(("daemon/keytween/report.py", "packaging/draw_examples.py")),
     "bpy": Door(
         (
@@ -169,6 +188,7 @@ DOORS = {
             "packaging/record_blender_easing.py",
             "packaging/render_stage.py",
             "benchmarks/addon_tick.py",
+            "benchmarks/retime.py",
             "benchmarks/panel_draw.py",
         )
     ),
@@ -187,7 +207,6 @@ DOORS = {
 IMPORTERS = {
     "daemon/keytween/engines/__init__.py",
     "daemon/keytween/engines/diffmorpher/checkpoints.py",
-            "benchmarks/retime.py",
 }
 """Who may import a module by its name: the doors are blind there, so there are few."""
 

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keytween import cli_bench
+from keytween import cli_batch, cli_bench
 from keytween.terminal import command, print_json, progress, say
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.errors import (
@@ -25,6 +25,8 @@ from keytween_wire.errors import (
     MessageError,
     PictureError,
     RequestError,
+    ShotBusy,
+    ShotError,
 )
 from keytween_wire.messages import Diffusion, MorphRequest
 
@@ -41,6 +43,8 @@ EXIT_CODES: dict[type[KeytweenError], int] = {
     DaemonError: 5,
     MessageError: 6,
     JobError: 7,
+    ShotBusy: cli_batch.EXIT_BUSY,
+    ShotError: cli_batch.EXIT_SHOTS,
 }
 EXIT_UNEXPECTED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DEFAULT_FPS = 24.0
@@ -84,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_jobs(commands)
     _add_models(commands)
+    cli_batch.add(commands)
     cli_bench.add(commands)
     _add_simple(commands, "stop", "ask the daemon to exit; running jobs go on at its next start", _stop)
     _add_simple(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
@@ -178,7 +183,7 @@ def _diffusion(options: argparse.Namespace, config: Config) -> Diffusion:
     if options.loras:
         # A running daemon has another working folder.
         chosen["loras"] = tuple(str(Path(file).expanduser().absolute()) for file in options.loras)
-    if options.checkpoint and options.engine == "diffmorpher":
+    if options.checkpoint and options.engine in ("auto", "diffmorpher"):
         from keytween.models import resolve
 
         chosen["checkpoint"] = resolve(config, options.checkpoint)

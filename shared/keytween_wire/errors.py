@@ -477,6 +477,81 @@ class ModelGaveNothing(JobError):
     next_step = "Check the checkpoint's files, or try another one."
 
 
+# ---- shots -----------------------------------------------------------------------------------------
+
+
+class ShotError(KeytweenError):
+    """A shot or a batch of them cannot be made; every such error is one of these."""
+
+    code = "KT-600"
+    sentence = "The batch cannot be made: {detail}."
+    next_step = "Change what is named and run the same command again."
+
+
+class ShotsUnreadable(ShotError):
+    """The shots file as a whole makes no sense."""
+
+    code = "KT-601"
+    sentence = "The shots file {name} cannot be used: {detail}."
+    next_step = "Correct the file; `docs/batch.md` describes it."
+
+
+class ShotUnusable(ShotError):
+    """What the file says of one shot makes no sense."""
+
+    code = "KT-602"
+    sentence = "The shot {shot} cannot be used: {detail}."
+    next_step = "Correct the shot in its file and run the same command again."
+
+
+class UnknownShot(ShotError):
+    """The shots file has no such shot."""
+
+    code = "KT-603"
+    sentence = "There is no shot {shot} in {name}."
+    next_step = "It has {choices}. `keytween batch --dry-run` lists them all."
+
+
+class ShotBusy(ShotError):
+    """Another process holds the shot's lock."""
+
+    code = "KT-604"
+    sentence = "The shot {shot} is being made already: {detail}."
+    next_step = "Wait for it, or end that process, and try again."
+
+
+class ShotsFailed(ShotError):
+    """A batch has come to its end, and not every shot is done."""
+
+    code = "KT-605"
+    sentence = "{failed} of {total} shots failed: {names}."
+    next_step = "Read their reasons in the report, then run the same command again with `--retry-failed`."
+
+
+class ShotTooSlow(ShotError):
+    """A shot was not finished within its deadline."""
+
+    code = "KT-606"
+    sentence = "The shot {shot} was given up after its deadline of {seconds} seconds."
+    next_step = "Give it a longer deadline, or fewer drawings; what was drawn is kept."
+
+
+class ShotTooLarge(ShotError):
+    """A shot took more memory than it may."""
+
+    code = "KT-607"
+    sentence = "The shot {shot} was ended when it took {taken} MB of memory, and it may take {limit} MB."
+    next_step = "Use smaller keyframes, or raise `--memory`."
+
+
+class ShotCrashed(ShotError):
+    """The process that made a shot died under it, as often as it may."""
+
+    code = "KT-608"
+    sentence = "The process that made the shot {shot} died {attempts} times: {detail}."
+    next_step = "Try another engine or smaller keyframes; the log in the results folder says more."
+
+
 def error_classes() -> Iterator[type[KeytweenError]]:
     """Every class of the tree, the root first."""
     pending: list[type[KeytweenError]] = [KeytweenError]

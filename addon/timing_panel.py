@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import bpy
 
-from . import insert, panels, properties, retiming, vse_compat
+from . import insert, panels, properties, retiming, vse_compat, words
 
 
 class _TweenPanel:
@@ -65,7 +65,8 @@ def draw_segment(layout: bpy.types.UILayout, strip: bpy.types.Strip) -> None:
     chosen = own.segments[number - 1]
     box = layout.box().column()
     if len(own.segments) > 1:
-        box.prop(own, "segment", text=f"Segment (of {len(own.segments)})")
+        text = words.said("Segment (of {count})", count=len(own.segments))
+        box.prop(own, "segment", text=text, translate=False)
     box.prop(chosen, "own_exposure", text="Exposure")
     if chosen.own_exposure == "0":
         box.prop(chosen, "exposure_frames")

@@ -175,9 +175,15 @@ def test_every_operator_property_and_menu_explains_itself(extension: SimpleNames
 def press(extension: SimpleNamespace, scene: object) -> object:
     """What the button does; `invoke` itself needs a window."""
     placed = extension.tween.place(scene, extension.tween.order(scene))
-    extension.operators._need_daemon()
+    if extension.poller.STATUS.link.state is extension.link.LinkState.OFF:
+        extension.poller.STATUS.link.connect()
     extension.poller.submit(placed)
     return placed
+
+
+def newest(view: object) -> str:
+    """The file of a job's last drawing."""
+    return view.files[max(view.files)]
 
 
 def picture_of(extension: SimpleNamespace, view: object) -> str:
@@ -199,11 +205,11 @@ def test_a_job_shows_its_newest_drawing_and_can_be_cancelled_with_all_others(
     assert "keytween.cancel_all" in said
     assert said.count("keytween.cancel") == 2
     assert len(icons) == 1
-    assert picture_of(extension, views[0]) == max(views[0].files.values())
+    assert picture_of(extension, views[0]) == newest(views[0])
     before = len(views[0].files)
     turn_until(extension, lambda: len(views[0].files) > before)
     drawn(extension, "jobs")
-    assert picture_of(extension, views[0]) == max(views[0].files.values())
+    assert picture_of(extension, views[0]) == newest(views[0])
     assert bpy.ops.keytween.cancel_all() == {"FINISHED"}
     turn_until(extension, lambda: all(view.state.ended for view in views))
     assert {view.state.value for view in views} == {"cancelled"}
@@ -228,7 +234,7 @@ def test_after_a_reload_the_list_has_the_finished_jobs(
     assert "key 1 to key 5" in said
     (view,) = extension.poller.STATUS.jobs.values()
     assert len(icons) == 1
-    assert picture_of(extension, view) == max(view.files.values())
+    assert picture_of(extension, view) == newest(view)
 
 
 def test_a_long_history_is_drawn_in_part(scene: object, extension: SimpleNamespace, tmp_path: Path) -> None:

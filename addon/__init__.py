@@ -17,6 +17,7 @@ MODULES = (
     "menus",
     "panels",
     "tween_operators",
+    "timing_chart",
     "timing_panel",
     "poller",
 )

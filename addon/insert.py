@@ -97,7 +97,7 @@ def insert(
     with changed(vse_compat.prefetch(scene.sequence_editor)):
         strip = strips.new_image(
             name=f"Tween {tween.label}",
-            filepath=_in_blend(folder / names[0]),
+            filepath=in_blend(folder / names[0]),
             channel=channel,
             frame_start=start,
         )
@@ -141,7 +141,7 @@ def look_of(strip: bpy.types.Strip) -> Look:
     return Look(strip.colorspace_settings.name, strip.alpha_mode, transform)
 
 
-def _in_blend(path: Path) -> str:
+def in_blend(path: Path) -> str:
     """The path as the blend file should keep it: relative where the user wants that and it can be."""
     if not (bpy.data.filepath and bpy.context.preferences.filepaths.use_relative_paths):
         return str(path)

@@ -115,6 +115,14 @@ class Tween:
             for index, (segment, position) in enumerate(self.drawings)
         ]
 
+    def finished(self, shelf: Shelf, index: int, *, draft: bool = False) -> str | None:
+        """The file of a drawing, the animator's own or one of its very position; None while there is none."""
+        segment, position = self.drawings[index]
+        if own := self.replacements().get(index):
+            return own
+        found = (shelf.exact(s.look, s.position(position)) for s in self._sources(draft=draft)[segment])
+        return next((name for name in found if name), None)
+
     def _sources(self, *, draft: bool) -> list[list[Older]]:
         """For each segment the looks to take drawings from, the best first."""
         found: list[list[Older]] = []

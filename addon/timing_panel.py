@@ -7,7 +7,10 @@ from typing import ClassVar
 
 import bpy
 
-from . import insert, panels, properties, retiming, vse_compat, words
+from . import insert, panels, properties, retiming, timing_chart, vse_compat, words
+
+CHART_SCALE = 9.0
+"""How many buttons high the timing chart is."""
 
 
 class _TweenPanel:
@@ -37,15 +40,21 @@ class KEYTWEEN_PT_tween(_TweenPanel, bpy.types.Panel):
             return
         layout = self.layout
         draw_standing(layout, context, strip)
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        panels.draw_timing(layout, strip.keytween_own.settings)
-        draw_segment(layout, strip)
         row = layout.row(align=True)
         # A click must go through invoke: execute waits for the drawings.
         row.operator_context = "INVOKE_DEFAULT"
         row.operator("keytween.retime", icon="TIME")
         row.operator("keytween.regenerate", icon="FILE_REFRESH")
+        row = layout.row(align=True)
+        row.operator_context = "INVOKE_DEFAULT"
+        row.operator("keytween.promote", icon="KEYFRAME")
+        row.operator("keytween.replace_drawing", text="", icon="FILE_IMAGE")
+        row.operator("keytween.give_back", text="", icon="LOOP_BACK")
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        panels.draw_timing(layout, strip.keytween_own.settings)
+        draw_chart(layout, strip)
+        draw_segment(layout, strip)
 
 
 def draw_standing(layout: bpy.types.UILayout, context: bpy.types.Context, strip: bpy.types.Strip) -> None:
@@ -54,6 +63,14 @@ def draw_standing(layout: bpy.types.UILayout, context: bpy.types.Context, strip:
     for line in filter(None, strip.get(insert.STALE, "").split("\n")):
         for index, part in enumerate(panels.wrapped(context, line)):
             layout.label(text=part, icon="BLANK1" if index else "ERROR")
+
+
+def draw_chart(layout: bpy.types.UILayout, strip: bpy.types.Strip) -> None:
+    """The timing chart of the strip as it is timed now, its chosen segment the brightest."""
+    tween, own = retiming.tween_of(strip), strip.keytween_own
+    chosen = max(0, min(own.segment, len(tween.looks)) - 1)
+    if icon := timing_chart.icon_of(tween, chosen):
+        layout.template_icon(icon_value=icon, scale=CHART_SCALE)
 
 
 def draw_segment(layout: bpy.types.UILayout, strip: bpy.types.Strip) -> None:

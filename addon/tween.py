@@ -18,7 +18,7 @@ from keytween_wire.messages import Diffusion, KeyframeImage, MorphRequest, Submi
 from keytween_wire.timeline import Keyframe, Plan
 
 from . import insert, memory, origins, poller, preferences, properties, vse_compat
-from .capture import Captured, Look, capture, shows_one_picture
+from .capture import Captured, Look, capture, may_be_keyframe, shows_one_picture
 from .memory import Tween
 from .prompts import prompts_of
 from .status import DIFFMORPHER, MOVING, JobView
@@ -169,12 +169,12 @@ class Order:
 
 
 def keyframe_strips(scene: bpy.types.Scene) -> list[bpy.types.Strip]:
-    """The selected image strips in the order of time; a whole tween among them is no keyframe."""
+    """The selected strips that can be keyframes, in the order of time; a whole tween is none."""
     if scene.sequence_editor is None:
         return []
-    images = [s for s in insert.current_strips(scene) if s.select and s.type == "IMAGE"]
-    images = [s for s in images if insert.JOB not in s or shows_one_picture(s)]
-    return sorted(images, key=vse_compat.start)
+    chosen = [s for s in insert.current_strips(scene) if s.select and may_be_keyframe(s)]
+    chosen = [s for s in chosen if insert.JOB not in s or shows_one_picture(s)]
+    return sorted(chosen, key=vse_compat.start)
 
 
 def count_selected(scene: bpy.types.Scene) -> int:
@@ -247,6 +247,8 @@ def place(scene: bpy.types.Scene, order: Order) -> JobView:
     for name, data in zip(tween.keys, order.blobs, strict=True):
         insert.write_file(folder / name, data)
     strip = insert.insert(scene, tween, folder=folder, look=order.look, start=order.start, above=order.above)
+    # Its panel shows up at once.
+    scene.sequence_editor.active_strip = strip
     properties.give_own(strip, scene.keytween, len(tween.keys) - 1)
     request = order.submission.request
     view = JobView(

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import bpy
 
 from keytween_wire.errors import KeytweenError, NoTweenActive
 
-from . import poller, retiming, vse_compat
+from . import breakdowns, poller, retiming, vse_compat
 from .operators import Result, carry_out, keep_error, need_daemon, report
 from .status import JobView
 
@@ -71,6 +72,11 @@ class _OnTween:
         raise NotImplementedError
 
 
+def listed(job: JobView | None) -> list[JobView]:
+    """A job, if there is one."""
+    return [job] if job else []
+
+
 def send(jobs: Sequence[JobView], *, wait: bool) -> None:
     """Hands jobs over, or carries them out; those that find no daemon are handed over once there is one."""
     for job in jobs:
@@ -94,8 +100,7 @@ class KEYTWEEN_OT_retime(_OnTween, bpy.types.Operator):
         self, _context: bpy.types.Context, scene: bpy.types.Scene, strip: bpy.types.Strip
     ) -> list[JobView]:
         """Rewrites which file each frame shows."""
-        job = retiming.retime(scene, strip)
-        return [job] if job else []
+        return listed(retiming.retime(scene, strip))
 
 
 class KEYTWEEN_OT_regenerate(_OnTween, bpy.types.Operator):
@@ -108,8 +113,68 @@ class KEYTWEEN_OT_regenerate(_OnTween, bpy.types.Operator):
         self, _context: bpy.types.Context, scene: bpy.types.Scene, strip: bpy.types.Strip
     ) -> list[JobView]:
         """Takes the keyframes, their places and the settings anew."""
-        job = retiming.regenerate(scene, strip)
-        return [job] if job else []
+        return listed(retiming.regenerate(scene, strip))
 
 
-register, unregister = bpy.utils.register_classes_factory((KEYTWEEN_OT_retime, KEYTWEEN_OT_regenerate))
+class KEYTWEEN_OT_promote(_OnTween, bpy.types.Operator):
+    """Make the drawing at the playhead a keyframe with a strip of its own, to paint over or to move"""
+
+    bl_idname = "keytween.promote"
+    bl_label = "Promote to Keyframe"
+
+    def change(
+        self, _context: bpy.types.Context, scene: bpy.types.Scene, strip: bpy.types.Strip
+    ) -> list[JobView]:
+        """Only the two segments around it are drawn anew."""
+        return listed(breakdowns.promote(scene, strip, scene.frame_current))
+
+
+class KEYTWEEN_OT_replace_drawing(_OnTween, bpy.types.Operator):
+    """Show a picture file in place of the drawing at the playhead, in this and every later timing"""
+
+    bl_idname = "keytween.replace_drawing"
+    bl_label = "Replace Drawing"
+
+    filepath: bpy.props.StringProperty(
+        name="File", description="The picture to show instead; it is copied", subtype="FILE_PATH"
+    )
+    filter_image: bpy.props.BoolProperty(
+        name="Images", description="Which files are listed", default=True, options={"HIDDEN", "SKIP_SAVE"}
+    )
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event | None) -> Result:
+        """Asks which file."""
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def change(
+        self, _context: bpy.types.Context, scene: bpy.types.Scene, strip: bpy.types.Strip
+    ) -> list[JobView]:
+        """Copies the file and shows it."""
+        path = Path(bpy.path.abspath(self.filepath))
+        breakdowns.replace_drawing(scene, strip, scene.frame_current, path)
+        return []
+
+
+class KEYTWEEN_OT_give_back(_OnTween, bpy.types.Operator):
+    """Show the generated drawing again where a file took its place"""
+
+    bl_idname = "keytween.give_back"
+    bl_label = "Restore Drawing"
+
+    def change(
+        self, _context: bpy.types.Context, scene: bpy.types.Scene, strip: bpy.types.Strip
+    ) -> list[JobView]:
+        """Forgets the file; it stays in the tween's folder."""
+        return listed(breakdowns.give_back(strip, scene.frame_current))
+
+
+register, unregister = bpy.utils.register_classes_factory(
+    (
+        KEYTWEEN_OT_retime,
+        KEYTWEEN_OT_regenerate,
+        KEYTWEEN_OT_promote,
+        KEYTWEEN_OT_replace_drawing,
+        KEYTWEEN_OT_give_back,
+    )
+)

@@ -60,6 +60,7 @@ ADDON = (
     "remedies",
     "panels",
     "menus",
+    "breakdowns",
     "retiming",
     "tween",
     "prompts",

@@ -27,6 +27,7 @@ import pytest
 
 PACKAGE = "bl_ext.user_default.keytween"
 MODULES = (
+    "breakdowns",
     "capture",
     "drawings",
     "insert",
@@ -46,6 +47,7 @@ MODULES = (
     "words",
     "retiming",
     "status",
+    "timing_chart",
     "timing_panel",
     "tween",
     "tween_operators",

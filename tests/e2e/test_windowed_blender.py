@@ -152,6 +152,18 @@ def test_a_finished_file_opens_whole_and_connected(
     assert play(blender, "opened_again", file=work / "wave.blend").notes["found"] == tweened["saved"]
 
 
+def test_a_tween_is_timed_anew_with_the_mouse(blender: windowed.WindowedBlender, work: Path) -> None:
+    """On twos and eased: each drawing is there and held for two frames; the panel shows the timing chart."""
+    retimed = play(blender, "timing", *options(work, save=work / "timing.blend")).notes["retimed"]
+    files = retimed["files"]
+    assert retimed["state"] == "done"
+    assert [name.startswith("drawing_") for name in files] == [False] * 5 + [True] * (len(files) - 6) + [
+        False
+    ]
+    assert len({*files[5:-1]}) == (len(files) - 6 + 1) // 2
+    keep_picture(work, "blender-timing")
+
+
 def test_leaving_blender_while_a_job_runs(blender: windowed.WindowedBlender, work: Path) -> None:
     """Blender closes at once, the daemon goes on, and the file finds its frames when it is opened again."""
     file = work / "shot.blend"

@@ -298,6 +298,43 @@ def tween(stage: Stage) -> Steps:
     stage.note(saved=describe(tween_strip(stage)))
 
 
+def timing(stage: Stage) -> Steps:
+    """A finished tween is timed anew with the mouse, half of it from drawings that are there."""
+    yield from furnish(stage)
+    yield from connect(stage)
+    yield from lay_keyframes(stage)
+    bpy.ops.wm.save_as_mainfile(filepath=stage.options["save"])
+    yield from press_tween(stage)
+    yield from until(lambda: state_of(stage) == "done", 60, "the job's end")
+    own = tween_strip(stage).keytween_own
+    own.settings.exposure = "2"
+    own.segments[0].interpolation, own.segments[0].mode = "SINE", "EASE_IN_OUT"
+    yield from seek_button(stage, "keytween.retime")
+    yield from stage.click()
+    yield from until(lambda: state_of(stage) == "done", 60, "the new drawings")
+    yield SETTLE
+    stage.note(retimed=describe(tween_strip(stage)), tick_max_ms=status().tick_max_ms)
+    show_middle(stage)
+    for _ in range(12):
+        yield from stage.robot("click", 5)
+    yield from stage.rest_mouse()
+    yield 10.0
+    yield from stage.shoot("blender-timing")
+
+
+def seek_button(stage: Stage, operator: str) -> Steps:
+    """Finds a button in the sidebar, turning the wheel as long as it is not in view."""
+    for _ in range(6):
+        try:
+            yield from stage.find_button(operator)
+            return
+        except LookupError:
+            for _ in range(6):
+                yield from stage.robot("click", 5)
+            yield SETTLE
+    raise LookupError(f"no button {operator} further down the sidebar either")
+
+
 def leave_running(stage: Stage) -> Steps:
     """Presses Tween on a wide gap, saves when the first drawings are there, and leaves Blender."""
     yield from furnish(stage)
@@ -375,7 +412,7 @@ def preferences(stage: Stage) -> Steps:
 
 SCENES: dict[str, Callable[[Stage], Steps]] = {
     scene.__name__: scene
-    for scene in (tween, leave_running, come_back, opened_again, one_strip, no_daemon, preferences)
+    for scene in (tween, timing, leave_running, come_back, opened_again, one_strip, no_daemon, preferences)
 }
 
 

@@ -61,6 +61,7 @@ ADDON = (
     "panels",
     "menus",
     "breakdowns",
+    "stale",
     "retiming",
     "tween",
     "prompts",
@@ -119,6 +120,7 @@ BENCH = (
 SHOTS = (
     "running",
     "page",
+    "conform",
     "pool",
     "worker",
     "unit",
@@ -128,6 +130,8 @@ SHOTS = (
     "planning",
     "records",
     "reading",
+    "timeline",
+    "unpack",
     "tables",
     "shot",
 )
@@ -200,7 +204,7 @@ DOORS = {
     "huggingface_hub": Door(("daemon/keytween/models.py",)),
     "peft": Door(("daemon/keytween/engines/diffmorpher/",), future=True),
     "lpips": Door(("daemon/keytween/engines/diffmorpher/",)),
-    "opentimelineio": Door(("daemon/keytween/batch.py",), future=True),
+    "opentimelineio": Door(("daemon/keytween/shots/timeline.py",)),
     "ray": Door(("daemon/keytween/batch.py",), future=True),
 }
 """The doors of heavy libraries: files, or folders with a slash at the end."""

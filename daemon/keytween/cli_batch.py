@@ -285,15 +285,18 @@ def _finish(options: argparse.Namespace, summary: Summary) -> int:
     from keytween.shots import page
 
     report = page.write(summary.batch)
+    filled = _conform(summary.batch)
     counts = {"done": len(summary.done), "unchanged": len(summary.unchanged), "failed": len(summary.failed)}
     failed = [{"shot": f.shot, "code": f.error.code, "message": f.error.message} for f in summary.failed]
     if options.json:
-        whole = {**counts, "failures": failed, "seconds": round(summary.seconds, 3)}
+        whole = {**counts, "failures": failed, "seconds": round(summary.seconds, 3), "timeline": filled}
         print_json({**whole, "output": str(summary.batch.output), "report": str(report)})
         return EXIT_SHOTS if failed else 0
     made = f"{counts['done']} shots made, {counts['unchanged']} were done already"
     say(options, f"{made}, in {_clock(summary.seconds)}.")
     say(options, f"Report: {report}")
+    if filled:
+        say(options, f"Timeline: {filled}")
     if failed:
         from keytween_wire.errors import ShotsFailed
 
@@ -301,3 +304,12 @@ def _finish(options: argparse.Namespace, summary: Summary) -> int:
         names = ", ".join(f["shot"] for f in failed[:10]) + (" ..." if len(failed) > 10 else "")
         raise ShotsFailed(failed=len(failed), total=total, names=names)
     return 0
+
+
+def _conform(batch: Batch) -> Path | None:
+    """The filled timeline, where the shots came from one."""
+    if batch.source.suffix.lower() not in (".otio", ".otioz"):
+        return None
+    from keytween.shots import conform
+
+    return conform.write(batch)

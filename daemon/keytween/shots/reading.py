@@ -9,7 +9,7 @@ from keytween.shots import tables
 from keytween.shots.shot import Batch, Shot
 from keytween_wire.errors import ShotsUnreadable, UnknownShot
 
-KINDS = (".toml", ".csv")
+KINDS = (".toml", ".csv", ".otio", ".otioz")
 
 
 def read(source: Path, *, output: Path | None = None) -> Batch:
@@ -21,6 +21,10 @@ def read(source: Path, *, output: Path | None = None) -> Batch:
     if suffix not in KINDS:
         detail = f"it ends in {suffix or 'nothing'}, and shots are read from {', '.join(KINDS)}"
         raise ShotsUnreadable(name=source, detail=detail)
+    if suffix in (".otio", ".otioz"):
+        from keytween.shots import timeline
+
+        return timeline.read(source, output)
     text = _text(source)
     return (
         tables.from_toml(text, source, output) if suffix == ".toml" else tables.from_csv(text, source, output)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from keytween.engines import choose, open_engine
+from keytween.engines import open_engine
 from keytween.engines.base import Engine, Frame, Progress
 from keytween.images import Picture, read
 from keytween_wire.errors import EngineFailed, KeytweenError, PictureSizesDiffer
@@ -68,7 +68,7 @@ def render(
     EngineFailed, chained to its cause.
     """
     request.check()
-    engine = engine or open_engine(choose(request.engine)[0])
+    engine = engine or open_engine(request.engine)
     asked = request if engine.info.overshoot else replace(request, positions=_within(request.positions))
     clock = _Clock(request.total - len(skip))
     try:

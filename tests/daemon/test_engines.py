@@ -11,10 +11,15 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from keytween import engines
+from keytween.bench import pairs
 from keytween.engines import choose, engine_infos, open_engine
+from keytween.engines.auto import LIKE
+from keytween.engines.base import Frame
 from keytween.engines.dissolve import Dissolve
+from keytween.engines.flow import Flow
 from keytween.examples import examples, toon_examples
 from keytween_wire.errors import EngineUnavailable, UnknownEngine
+from keytween_wire.messages import Diffusion, KeyframeImage, MorphRequest
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +72,27 @@ def test_auto_picks_flow_and_says_why() -> None:
     assert name == "flow"
     assert reason.endswith(".")
     assert open_engine("auto").info.name == "flow"
+
+
+def test_auto_says_so_where_it_would_redraw_but_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, without={"torch"})
+    pair = pairs.chosen(("metamorphosis",), 1, size=64)[0]
+    ends = KeyframeImage("0", ".png"), KeyframeImage("1", ".png")
+    asked = MorphRequest(ends, ((0.4, 0.5),), engine="auto", diffusion=Diffusion(checkpoint="toon"))
+    made = [e for e in open_engine("auto").morph(asked, (pair.draw(0), pair.draw(1))) if isinstance(e, Frame)]
+    assert "`diffmorpher` would redraw" in made[0].note
+    assert "torch not installed" in made[0].note
+    assert "fade" in made[0].note
+    assert made[1].note == ""
+
+
+@pytest.mark.parametrize(("group", "moves"), [("animation", True), ("metamorphosis", False)])
+def test_the_bound_of_auto_tells_poses_from_characters(group: str, moves: bool) -> None:
+    ends = KeyframeImage("0", ".png"), KeyframeImage("1", ".png")
+    for pair in pairs.chosen((group,), 3):
+        asked = MorphRequest(ends, ((0.5,),))
+        found = Flow().alike(asked, (pair.draw(0), pair.draw(1)), 0).found
+        assert found > 1.2 * LIKE if moves else found < LIKE / 1.2
 
 
 def test_auto_fades_where_flow_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,10 @@ def choose(name: str) -> tuple[str, str]:
     if name == AUTO:
         if not _with_availability(FLOW).available:
             return DISSOLVE.name, "Optical flow cannot run here, so the keyframes fade."
-        return FLOW.name, "Optical flow runs on any machine and needs no download."
+        return FLOW.name, (
+            "Optical flow runs on any machine and needs no download. Where a checkpoint is chosen, "
+            "`diffmorpher` redraws what has too little in common to move."
+        )
     _check(name)
     return name, "It was asked for by name."
 
@@ -61,6 +64,8 @@ def open_engine(name: str, *, fits: Path | None = None) -> Engine:
     """
     chosen, _ = choose(name)
     try:
+        if name == AUTO and chosen == FLOW.name:
+            return import_module("keytween.engines.auto").Auto(fits=fits)
         if chosen not in _CLASSES:
             return next(point for point in _added() if point.name == chosen).load()()
         module, cls = _CLASSES[chosen]
@@ -71,6 +76,11 @@ def open_engine(name: str, *, fits: Path | None = None) -> Engine:
         if chosen == DIFFMORPHER.name:
             fix = "Install Keytween with its extra `diffusion`."
         raise EngineUnavailable(name=chosen, detail=str(error), fix=fix) from error
+
+
+def reason_against(info: EngineInfo) -> str:
+    """Why an engine cannot run here; empty where it can."""
+    return _with_availability(info).reason
 
 
 def _check(name: str) -> None:

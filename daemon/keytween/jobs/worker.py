@@ -53,13 +53,12 @@ class Engines:
     def get(self, name: str) -> Engine:
         """The engine that `name` means; raises UnknownEngine or EngineUnavailable."""
         # Imported here: a job with nothing left to do needs no engine.
-        from keytween.engines import choose, open_engine
+        from keytween.engines import open_engine
 
-        chosen, _ = choose(name)
-        if chosen not in self._open:
+        if name not in self._open:
             self._open.clear()
-            self._open[chosen] = open_engine(chosen, fits=self._fits)
-        return self._open[chosen]
+            self._open[name] = open_engine(name, fits=self._fits)
+        return self._open[name]
 
 
 def compute(

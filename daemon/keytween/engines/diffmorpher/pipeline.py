@@ -45,6 +45,7 @@ class _Side:
     image: Tensor
     key: str
     condition: dict[str, Any]
+    lora_file: str = ""
     fit: Fit | None = None
 
     @property
@@ -220,8 +221,10 @@ class _Run:
         mattes = [matte(picture) for picture in self._pictures]
         if any(not torch.equal(a, b) for a, b in pairwise(mattes)):
             passes.append([self._side(image, i) for i, image in enumerate(mattes)])
+        # A keyframe that no missing drawing lies beside is not studied.
+        needed = sorted({side for segment in wanted for side in (segment, segment + 1)})
         for sides in passes:
-            yield from self._fit(sides)
+            yield from self._fit([sides[i] for i in needed])
         for segment, positions in wanted.items():
             pairs = [(sides[segment], sides[segment + 1]) for sides in passes]
             yield from self._segment(segment, positions, pairs, mattes[segment])
@@ -242,8 +245,9 @@ class _Run:
     def _side(self, own: Tensor, index: int) -> _Side:
         image = self._framing.enter(own)
         prompt = _nth(self._settings.prompts, index, "")
-        key = key_of(image, self._fit_settings(prompt, _nth(self._settings.loras, index, "")))
-        return _Side(own, image, key, self._condition(prompt))
+        lora_file = _nth(self._settings.loras, index, "")
+        key = key_of(image, self._fit_settings(prompt, lora_file))
+        return _Side(own, image, key, self._condition(prompt), lora_file)
 
     def _fit_settings(self, prompt: str, lora_file: str) -> dict[str, Any]:
         s = self._settings
@@ -282,7 +286,7 @@ class _Run:
         encoded = [self._model.encode(side.image) for side in missing]
         means = torch.cat([mean for mean, _ in encoded])
         spreads = torch.cat([spread for _, spread in encoded])
-        factors = yield from self._factors(missing, sides, means, spreads)
+        factors = yield from self._factors(missing, means, spreads)
         noise = yield from self._invert(missing, means, factors)
         for i, side in enumerate(missing):
             fit = Fit(factors[i], means[i : i + 1], noise[i : i + 1])
@@ -292,14 +296,13 @@ class _Run:
                 same.fit = fit if same.key == side.key else same.fit
 
     def _factors(
-        self, missing: list[_Side], sides: list[_Side], means: Tensor, spreads: Tensor
+        self, missing: list[_Side], means: Tensor, spreads: Tensor
     ) -> Generator[Step, None, list[lora.Factors]]:
         s = self._settings
         if not s.use_lora:
             return [{} for _ in missing]
         if s.loras:
-            files = [_nth(s.loras, sides.index(side), "") for side in missing]
-            return [lora.load(Path(file), self._model.unet) for file in files]
+            return [lora.load(Path(side.lora_file), self._model.unet) for side in missing]
         settings = lora.FitSettings(s.lora_steps, s.lora_lr, s.lora_rank, self._request.seed)
         fitting = lora.fit(
             self._model.unet,

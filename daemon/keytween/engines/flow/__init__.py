@@ -17,6 +17,7 @@ from keytween.engines.base import Frame, Progress
 from keytween.engines.dissolve import dissolve, template
 from keytween.engines.flow.drawing import Stage
 from keytween.engines.flow.keeping import Kept
+from keytween.engines.flow.likeness import Likeness
 from keytween.engines.flow.pairs import Pairs
 from keytween.images import Picture
 from keytween_wire.messages import EngineInfo, MorphRequest
@@ -29,6 +30,13 @@ class Flow:
 
     def __init__(self) -> None:
         self._kept = Kept()
+
+    def alike(self, request: MorphRequest, keyframes: Sequence[Picture], segment: int) -> Likeness:
+        """What a segment's keyframes have in common; they are matched for it, and stay known."""
+        pairs = Pairs(request, keyframes, self._kept)
+        for missing in pairs.missing(segment):
+            pairs.match(missing)
+        return pairs.ready(segment).likeness
 
     def morph(
         self, request: MorphRequest, keyframes: Sequence[Picture], *, skip: frozenset[int] = frozenset()

@@ -20,6 +20,7 @@ MODULES = (
     "timing_chart",
     "timing_panel",
     "poller",
+    "stale",
 )
 
 

@@ -8,6 +8,7 @@ strip was undone goes on: its frames land in its folder, and redo fills the stri
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import bpy
@@ -40,6 +41,9 @@ REFRESH_S, SLOWEST_REFRESH_S = 0.25, 2.0
 """Strips and panels follow what arrives at this pace: every change of a strip makes Blender draw anew,
 and while it draws no timer fires, so a redraw for each frame would hold up the frames themselves."""
 SOON_S, ACTIVE_S, IDLE_S, RENDERING_S = 0.01, 0.05, 0.5, 0.5
+CHORES_S = 0.2
+CHORES: list[Callable[[], None]] = []
+"""What other modules want done now and then; each takes a few milliseconds at most."""
 STATUS = Status()
 _asked: dict[int, str] = {}
 """Request numbers whose answer concerns a job."""
@@ -176,11 +180,22 @@ def _turn() -> float:
         STATUS.news = True
     if changed:
         _redraw()
+    if not heard:
+        _do_chores()
     _refresh()
     if _writing:
         return SOON_S
     moving = link.state in (LinkState.STARTING, LinkState.CONNECTING) or busy()
     return (SOON_S if heard else ACTIVE_S) if moving else IDLE_S
+
+
+def _do_chores() -> None:
+    """What has time until nothing arrives."""
+    now = time.monotonic()
+    if now - STATUS.tidied >= CHORES_S:
+        STATUS.tidied = now
+        for chore in CHORES:
+            chore()
 
 
 def _take_in(client: Client | None) -> int:

@@ -286,6 +286,18 @@ def copy_settings(source: KeytweenSettings, target: KeytweenSettings) -> None:
             setattr(target, prop.identifier, getattr(source, prop.identifier))
 
 
+def copy_own(source: bpy.types.Strip, target: bpy.types.Strip) -> None:
+    """Gives a tween's strip the settings of another one; of its segments too, where they have as many."""
+    ours, theirs = source.keytween_own, target.keytween_own
+    copy_settings(ours.settings, theirs.settings)
+    if len(ours.segments) != len(theirs.segments):
+        return
+    for one, other in zip(ours.segments, theirs.segments, strict=True):
+        for name in ("own_exposure", "exposure_frames", "interpolation", "mode", "drift"):
+            setattr(other, name, getattr(one, name))
+        other.curve = one.curve.copy() if one.curve else None
+
+
 _register, _unregister = bpy.utils.register_classes_factory((KeytweenSettings, KeytweenSegment, KeytweenOwn))
 
 

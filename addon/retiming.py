@@ -149,13 +149,13 @@ def regenerate(scene: bpy.types.Scene, strip: bpy.types.Strip) -> JobView | None
     settings = Settings.of_strip(strip)
     settings.check()
     tween = recaptured(scene, strip, tween_of(strip))
-    request = {"keyframes": tween.request["keyframes"], **_asked(scene, strip, settings)}
+    request = {"keyframes": tween.request["keyframes"], **asked(scene, strip, settings)}
     tween = replace(remade(tween, request), engine=settings.engine)
     put(scene, strip, timed(scene, tween, settings))
     return complete(strip)
 
 
-def _asked(scene: bpy.types.Scene, strip: bpy.types.Strip, settings: Settings) -> dict[str, object]:
+def asked(scene: bpy.types.Scene, strip: bpy.types.Strip, settings: Settings) -> dict[str, object]:
     """What the settings ask of the engine, as the strip remembers it."""
     carried, tween = origins.carriers(scene), tween_of(strip)
     found = [origins.find(carried, origin) for origin in tween.origins]

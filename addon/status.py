@@ -122,6 +122,7 @@ class Status:
     rendering: bool = False
     news: bool = False
     refreshed: float = 0.0
+    tidied: float = 0.0
     drew: bool = False
     drawing_s: float = 0.0
     left: float = 0.0

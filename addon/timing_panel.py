@@ -55,6 +55,7 @@ class KEYTWEEN_PT_tween(_TweenPanel, bpy.types.Panel):
         panels.draw_timing(layout, strip.keytween_own.settings)
         draw_chart(layout, strip)
         draw_segment(layout, strip)
+        layout.operator("keytween.reuse_settings", icon="COPYDOWN")
 
 
 def draw_standing(layout: bpy.types.UILayout, context: bpy.types.Context, strip: bpy.types.Strip) -> None:

@@ -11,7 +11,7 @@ import bpy
 
 from keytween_wire.errors import KeytweenError, NoTweenActive
 
-from . import breakdowns, poller, retiming, vse_compat
+from . import breakdowns, insert, poller, properties, retiming, vse_compat
 from .operators import Result, carry_out, keep_error, need_daemon, report
 from .status import JobView
 
@@ -169,6 +169,23 @@ class KEYTWEEN_OT_give_back(_OnTween, bpy.types.Operator):
         return listed(breakdowns.give_back(strip, scene.frame_current))
 
 
+class KEYTWEEN_OT_reuse_settings(_OnTween, bpy.types.Operator):
+    """Give new tweens, and other tweens that are selected, the settings of the active one"""
+
+    bl_idname = "keytween.reuse_settings"
+    bl_label = "Re-use Settings"
+
+    def change(
+        self, _context: bpy.types.Context, scene: bpy.types.Scene, strip: bpy.types.Strip
+    ) -> list[JobView]:
+        """Copies them; nothing is drawn until it is asked for."""
+        properties.copy_settings(strip.keytween_own.settings, scene.keytween)
+        for other in insert.current_strips(scene):
+            if other.select and other != strip and insert.TWEEN in other:
+                properties.copy_own(strip, other)
+        return []
+
+
 register, unregister = bpy.utils.register_classes_factory(
     (
         KEYTWEEN_OT_retime,
@@ -176,5 +193,6 @@ register, unregister = bpy.utils.register_classes_factory(
         KEYTWEEN_OT_promote,
         KEYTWEEN_OT_replace_drawing,
         KEYTWEEN_OT_give_back,
+        KEYTWEEN_OT_reuse_settings,
     )
 )

@@ -46,6 +46,7 @@ MODULES = (
     "thumbnails",
     "words",
     "retiming",
+    "stale",
     "status",
     "timing_chart",
     "timing_panel",

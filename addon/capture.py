@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from keytween_wire.messages import Colour
 from . import vse_compat
 
 READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".exr"}
-DEEP = {".exr", ".tif", ".tiff", ".hdr", ".dpx", ".cin"}
-"""Formats that may hold more than 8 bits: rendered keyframes then have 16."""
+KINDS = {"IMAGE", "MOVIE", "SCENE", "META"}
+"""The strips that can be keyframes."""
+DEEP = {".tif", ".tiff", ".dpx", ".cin"}
+"""Formats that may hold more than 8 bits."""
+HEAD_BYTES = 4096
+"""Enough of a file to see how many bits its numbers have."""
 COLOURS = {"sRGB": Colour.SRGB, "Linear Rec.709": Colour.SCENE_LINEAR}
 TRANSFORM = ("scale_x", "scale_y", "offset_x", "offset_y", "rotation", "origin", "filter")
 
@@ -52,19 +57,97 @@ class Captured:
     suffix: str
 
 
+class Precision(IntEnum):
+    """What a rendered keyframe must hold, so that nothing of its source is lost."""
+
+    BYTE = 0
+    SHORT = 1
+    HALF = 2
+    FLOAT = 3
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the numbers are scene-linear, in OpenEXR."""
+        return self >= Precision.HALF
+
+    @property
+    def suffix(self) -> str:
+        """The file's suffix."""
+        return ".exr" if self.is_linear else ".png"
+
+    @property
+    def depth(self) -> str:
+        """The number of bits, as Blender's output settings call it."""
+        return {Precision.BYTE: "8", Precision.FLOAT: "32"}.get(self, "16")
+
+    @property
+    def look(self) -> Look:
+        """How the sequencer must show such files."""
+        return Look("Linear Rec.709", "PREMUL") if self.is_linear else Look()
+
+
 def capture(scene: bpy.types.Scene, strips: Sequence[bpy.types.Strip]) -> tuple[tuple[Captured, ...], Look]:
     """The strips' pictures and their look: all from their files, or all rendered at the scene's size.
 
-    Raises StripUnusable or a PictureError.
+    A rendered keyframe is what the sequencer shows of the strip: fitted as the strip is, transparent where
+    it is not, never squashed. Raises StripUnusable or a PictureError.
     """
     for strip in strips:
         _refuse_sequences(strip)
-    looks = [_look(strip) for strip in strips]
-    if len(set(looks)) == 1 and all(_is_plain(scene, strip) for strip in strips):
-        return tuple(_captured(strip, *_source(strip)) for strip in strips), looks[0]
+    if all(_is_plain(scene, strip) for strip in strips):
+        looks, sizes = {_look(strip) for strip in strips}, {_size(strip) for strip in strips}
+        if len(looks) == 1 and len(sizes) == 1:
+            return tuple(_captured(strip, *_source(strip)) for strip in strips), looks.pop()
+    precision = max(precision_of(strip) for strip in strips)
     with tempfile.TemporaryDirectory(prefix="keytween-") as folder:
-        rendered = [_captured(strip, _render(scene, strip, Path(folder)), ".png") for strip in strips]
-    return tuple(rendered), Look()
+        path = Path(folder) / f"keyframe{precision.suffix}"
+        rendered = [
+            _captured(strip, _render(scene, strip, path, precision), precision.suffix) for strip in strips
+        ]
+    return tuple(rendered), precision.look
+
+
+def may_be_keyframe(strip: bpy.types.Strip) -> bool:
+    """Whether a strip is of a kind that can be a keyframe."""
+    return strip.type in KINDS
+
+
+def precision_of(strip: bpy.types.Strip) -> Precision:
+    """What a render of the strip must hold: what the deepest picture in it has."""
+    if strip.type == "META":
+        return max((precision_of(part) for part in strip.strips if not part.mute), default=Precision.BYTE)
+    if strip.type == "SCENE":
+        return Precision.SHORT
+    return _precision_of_file(source_path(strip)) if strip.type == "IMAGE" else Precision.BYTE
+
+
+def _precision_of_file(path: Path) -> Precision:
+    suffix = path.suffix.lower()
+    if suffix == ".hdr":
+        return Precision.FLOAT
+    if suffix not in {".exr", ".png"}:
+        return Precision.SHORT if suffix in DEEP else Precision.BYTE
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError:
+        # A picture that is packed, or gone: rendering it will say so.
+        return Precision.HALF if suffix == ".exr" else Precision.BYTE
+    if suffix == ".png":
+        return Precision.SHORT if head[24:25] == b"\x10" else Precision.BYTE
+    return Precision.HALF if _has_half_channels(head) else Precision.FLOAT
+
+
+def _has_half_channels(head: bytes) -> bool:
+    """Whether the first channel of an OpenEXR file has 16 bits."""
+    _, found, rest = head.partition(b"channels\0chlist\0")
+    _, _, after_name = rest[4:].partition(b"\0")
+    return bool(found) and after_name[:4] == b"\x01\0\0\0"
+
+
+def _size(strip: bpy.types.Strip) -> tuple[int, int]:
+    element = strip.elements[0]
+    return element.orig_width, element.orig_height
 
 
 def pictures_in(strip: bpy.types.Strip) -> Iterator[str]:
@@ -86,7 +169,10 @@ def shows_one_picture(strip: bpy.types.Strip) -> bool:
 
 
 def _refuse_sequences(strip: bpy.types.Strip) -> None:
-    count = len(list(pictures_in(strip)))
+    """A meta strip may hold anything: it is taken at its first frame, and held."""
+    if strip.type == "META":
+        return
+    count = len(list(pictures_in(strip))) if strip.type == "IMAGE" else vse_compat.frames_shown(strip)
     if count != 1:
         raise StripUnusable(name=strip.name, detail=f"it shows {count} pictures, and a keyframe is one")
 
@@ -144,6 +230,8 @@ def _look(strip: bpy.types.Strip) -> Look:
 
 def _is_plain(scene: bpy.types.Scene, strip: bpy.types.Strip) -> bool:
     """Whether the source file alone, with the strip's transform, is what the strip shows."""
+    if strip.type != "IMAGE":
+        return False
     suffix = source_path(strip).suffix.lower()
     crop = strip.crop
     return (
@@ -196,14 +284,12 @@ def changed(changes: Iterable[Change]) -> Iterator[None]:
         yield
 
 
-def _render(scene: bpy.types.Scene, strip: bpy.types.Strip, folder: Path) -> bytes:
-    """The strip alone, as the sequencer shows it at its first frame, as PNG with a matte."""
-    path = folder / "keyframe.png"
+def _render(scene: bpy.types.Scene, strip: bpy.types.Strip, path: Path, precision: Precision) -> bytes:
+    """The strip alone, as the sequencer shows it at its first frame, with a matte."""
     path.unlink(missing_ok=True)
     frame = scene.frame_current_final
-    depth = "16" if source_path(strip).suffix.lower() in DEEP else "8"
     try:
-        with changed([*_alone(scene, strip), *_output(scene, path, depth)]):
+        with changed([*_alone(scene, strip), *_output(scene, path, precision)]):
             scene.frame_set(vse_compat.start(strip))
             bpy.ops.render.render(write_still=True, scene=scene.name)
     except RuntimeError as error:
@@ -216,18 +302,29 @@ def _render(scene: bpy.types.Scene, strip: bpy.types.Strip, folder: Path) -> byt
 
 
 def _alone(scene: bpy.types.Scene, strip: bpy.types.Strip) -> list[Change]:
-    """The changes that leave the strip, its effects and the metas around it as the only ones heard."""
+    """The changes that leave the strip, its effects and the metas around it as the only ones seen."""
     kept = _with_effects(scene, strip)
+    inside = list(_inside(strip))
     parent = strip.parent_meta()
     while parent is not None:
         kept.append(parent)
         parent = parent.parent_meta()
     return [
-        (other, "mute", not any(other == one for one in kept)) for other in scene.sequence_editor.strips_all
+        (other, "mute", not any(other == one for one in kept))
+        for other in scene.sequence_editor.strips_all
+        # What a meta strip hides and shows of its own is part of its picture.
+        if not any(other == one for one in inside)
     ]
 
 
-def _output(scene: bpy.types.Scene, path: Path, depth: str) -> list[Change]:
+def _inside(strip: bpy.types.Strip) -> Iterator[bpy.types.Strip]:
+    """Every strip in a meta strip, however deep."""
+    for part in strip.strips if strip.type == "META" else ():
+        yield part
+        yield from _inside(part)
+
+
+def _output(scene: bpy.types.Scene, path: Path, precision: Precision) -> list[Change]:
     """The settings under which a render keeps the numbers of the source."""
     render, view, image = scene.render, scene.view_settings, scene.render.image_settings
     return [
@@ -243,9 +340,10 @@ def _output(scene: bpy.types.Scene, path: Path, depth: str) -> list[Change]:
         (render, "film_transparent", True),
         (render, "dither_intensity", 0.0),
         *vse_compat.choose_picture_output(image),
-        (image, "file_format", "PNG"),
+        (image, "file_format", "OPEN_EXR" if precision.is_linear else "PNG"),
         (image, "color_mode", "RGBA"),
-        (image, "color_depth", depth),
+        (image, "color_depth", precision.depth),
+        (image, "exr_codec", "ZIP"),
         (image, "color_management", "FOLLOW_SCENE"),
         (view, "view_transform", "Standard"),
         (view, "look", "None"),

@@ -37,7 +37,7 @@ def report(operator: bpy.types.Operator, context: bpy.types.Context, error: Keyt
 
 
 class KEYTWEEN_OT_tween(bpy.types.Operator):
-    """Make the in-betweens of the selected image strips, in the order of time"""
+    """Make the in-betweens of the selected keyframes, in the order of time"""
 
     bl_idname = "keytween.tween"
     bl_label = "Tween"

@@ -35,6 +35,15 @@ def set_content_start(strip: bpy.types.Strip, frame: int) -> None:
     setattr(strip, name, frame)
 
 
+def frames_shown(strip: bpy.types.Strip) -> int:
+    """How many different frames of its film or scene a strip shows; beyond its content it holds."""
+    if _has(bpy.types.Strip, "content_start"):
+        first, last = strip.content_start, strip.content_end
+    else:
+        first, last = strip.frame_start, strip.frame_start + strip.frame_duration
+    return max(1, int(min(end(strip), last) - max(start(strip), first)))
+
+
 def sequencer_scene(context: bpy.types.Context) -> bpy.types.Scene:
     """The scene whose strips the sequencer shows; 5.0 and later let it differ from the active scene."""
     return getattr(context, "sequencer_scene", None) or context.scene

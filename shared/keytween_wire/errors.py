@@ -210,8 +210,8 @@ class NothingSelected(RequestError):
     """In Blender: the selection holds no usable keyframes."""
 
     code = "KT-207"
-    sentence = "{count} image strip is selected; a tween needs at least two."
-    next_step = "Select two or more image strips in the sequencer, in any order."
+    sentence = "{count} keyframe is selected; a tween needs at least two."
+    next_step = "Select two or more image strips, or single frames of other strips, in any order."
 
 
 class StripUnusable(RequestError):
@@ -219,7 +219,7 @@ class StripUnusable(RequestError):
 
     code = "KT-208"
     sentence = "The strip {name} cannot be a keyframe: {detail}."
-    next_step = "Deselect it, or replace it with an image strip."
+    next_step = "Deselect it, shorten it to one frame, or replace it with an image strip."
 
 
 class OutputUnwritable(RequestError):

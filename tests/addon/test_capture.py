@@ -215,3 +215,202 @@ def test_a_packed_image_stands_in_for_a_file_that_is_gone(
     path.unlink()
     captured, _ = capture(extension, *strips)
     assert captured[0].data == data
+
+
+# ---- other strips than images
+
+
+def sharp_edges() -> object:
+    """Numbers that 8 bits hold exactly: four flat fields."""
+    import numpy as np
+
+    numbers = np.zeros((48, 64, 4))
+    numbers[..., 3] = 1
+    numbers[:24, :32], numbers[24:, 32:] = (1, 0.2, 0, 1), (0, 0.4, 1, 1)
+    return numbers
+
+
+def movie(scene: object, folder: Path) -> Path:
+    """Five frames without loss: the picture, mirrored on every other frame."""
+    from .pictures import write_png
+
+    path = write_png(folder / "frame.png", sharp_edges(), bits=8)
+    strips = scene.sequence_editor.strips
+    shown = [strips.new_image(f"frame {n}", str(path), 9, n) for n in range(1, 6)]
+    for strip in shown[1::2]:
+        strip.use_flip_x = True
+    render, image = scene.render, scene.render.image_settings
+    view = scene.view_settings
+    view.view_transform = "Standard"
+    if hasattr(image, "media_type"):
+        image.media_type = "VIDEO"
+    image.file_format = "FFMPEG"
+    render.ffmpeg.format, render.ffmpeg.codec = "MKV", "FFV1"
+    render.filepath, render.use_file_extension = str(folder / "film.mkv"), False
+    scene.frame_start, scene.frame_end = 1, 5
+    bpy.ops.render.render(animation=True)
+    for strip in shown:
+        strips.remove(strip)
+    view.view_transform = "AgX"
+    return folder / "film.mkv"
+
+
+def trim(strip: object, start: int, length: int) -> None:
+    """Leaves `length` frames of a strip from `start` on."""
+    if hasattr(strip, "left_handle"):
+        strip.left_handle, strip.right_handle = start, start + length
+    else:
+        strip.frame_final_start, strip.frame_final_end = start, start + length
+
+
+def test_a_single_frame_of_a_movie_is_a_keyframe(
+    scene: object, daemon: Daemon, extension: SimpleNamespace, strip_at: Maker, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from .pictures import read_png
+
+    film = scene.sequence_editor.strips.new_movie("film", str(movie(scene, tmp_path)), 2, 20)
+    with pytest.raises(extension.capture.StripUnusable, match="5 pictures"):
+        capture(extension, film, strip_at(30, 1, 4))
+    trim(film, 21, 1)
+    film.select = True
+    assert [s.name for s in extension.tween.keyframe_strips(scene)] == ["film", "key 30"]
+    captured, _ = capture(extension, film, scene.sequence_editor.strips["key 30"])
+    assert (captured[0].frame, captured[0].length, captured[0].suffix) == (21, 1, ".png")
+    (tmp_path / "seen.png").write_bytes(captured[0].data)
+    seen, bits = read_png(tmp_path / "seen.png")
+    assert bits == 8
+    # A film's colours are luma and chroma: a step or two are lost when it is made.
+    assert np.abs(seen - sharp_edges()[:, ::-1] * 255).max() <= 3
+    assert bpy.ops.keytween.tween() == {"FINISHED"}
+    assert the_tween()["keytween_state"] == "done"
+
+
+def test_a_meta_strip_is_captured_with_all_its_layers(
+    scene: object, daemon: Daemon, extension: SimpleNamespace, strip_at: Maker, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from .pictures import read_png, write_png
+
+    below, above = strip_at(1, 4, 4), strip_at(9, 1, 40)
+    patch = np.zeros((48, 64, 4))
+    patch[:, :16] = (0, 1, 0, 1)
+    strips = scene.sequence_editor.strips
+    top = strips.new_image("patch", str(write_png(tmp_path / "patch.png", patch, bits=8)), 2, 1)
+    hidden = strips.new_image("hidden", str(tmp_path / "key at 9 é.png"), 3, 1)
+    hidden.mute = True
+    meta = strips.new_meta("layers", 1, 1)
+    for strip in (below, top, hidden):
+        strip.move_to_meta(meta)
+    meta.select, above.select = True, True
+    captured, look = capture(extension, meta, above)
+    assert look == extension.capture.Look()
+    (tmp_path / "seen.png").write_bytes(captured[0].data)
+    seen, _ = read_png(tmp_path / "seen.png")
+    (tmp_path / "plain.png").write_bytes(png(64, 48, 4))
+    expected, _ = read_png(tmp_path / "plain.png")
+    expected[:, :16] = (0, 255, 0, 255)
+    assert (seen == expected).all()
+    assert (hidden.mute, top.mute) == (True, False)
+    assert bpy.ops.keytween.tween() == {"FINISHED"}
+    assert the_tween()["keytween_state"] == "done"
+
+
+def test_a_single_frame_of_a_scene_is_a_keyframe(
+    scene: object, extension: SimpleNamespace, strip_at: Maker, tmp_path: Path
+) -> None:
+    from .pictures import read_png
+
+    other = bpy.data.scenes.new("other")
+    other.render.engine, other.cycles.samples, other.cycles.device = "CYCLES", 1, "CPU"
+    other.render.resolution_x, other.render.resolution_y = 64, 48
+    other.world = bpy.data.worlds.new("grey")
+    other.world.use_nodes = True
+    other.world.node_tree.nodes["Background"].inputs[0].default_value = (0.5, 0.25, 0.125, 1)
+    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    other.collection.objects.link(camera)
+    other.camera = camera
+    strip = scene.sequence_editor.strips.new_scene("shot", other, 2, 20)
+    if extension.vse_compat.frames_shown(strip) > 1:
+        with pytest.raises(extension.capture.StripUnusable, match="pictures"):
+            capture(extension, strip, strip_at(30, 1, 4))
+    trim(strip, 20, 1)
+    captured, _ = capture(extension, strip, strip_at(40, 1, 4))
+    (tmp_path / "seen.png").write_bytes(captured[0].data)
+    seen, bits = read_png(tmp_path / "seen.png")
+    assert bits == 16
+    linear = [0.5, 0.25, 0.125]
+    expected = [round((1.055 * value ** (1 / 2.4) - 0.055) * 65535) for value in linear]
+    assert [abs(a - b) <= 66 for a, b in zip(seen[24, 32, :3], expected, strict=True)] == [True] * 3
+
+
+# ---- depth, colour and mattes of what is rendered
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_rendered_exr_keyframes_stay_scene_linear_with_their_matte(
+    scene: object, extension: SimpleNamespace, tmp_path: Path, half: bool
+) -> None:
+    import numpy as np
+
+    from .pictures import gradient, read_exr, write_exr
+
+    straight = gradient(48, 64)
+    straight[..., :3] *= 4
+    numbers = straight.copy()
+    numbers[..., :3] *= straight[..., 3:]
+    path = write_exr(tmp_path / "key.exr", numbers, half=half)
+    strips = [scene.sequence_editor.strips.new_image(f"k{n}", str(path), 1, n) for n in (1, 5)]
+    for strip in strips:
+        strip.colorspace_settings.name = "Linear Rec.709"
+        strip.use_flip_x = True
+    captured, look = capture(extension, *strips)
+    assert look == extension.capture.Look("Linear Rec.709", "PREMUL")
+    (tmp_path / "seen.exr").write_bytes(captured[0].data)
+    seen = read_exr(tmp_path / "seen.exr")
+    # The sequencer's own conversions are good to four digits.
+    step = 2.0**-10 if half else 1e-4
+    assert (np.abs(seen - numbers[:, ::-1]) <= np.maximum(np.abs(numbers[:, ::-1]), 0.01) * 2 * step).all()
+    precision = extension.capture.Precision
+    assert extension.capture.precision_of(strips[0]) == (precision.HALF if half else precision.FLOAT)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_rendered_png_keyframes_keep_their_depth_and_matte(
+    scene: object, extension: SimpleNamespace, tmp_path: Path, bits: int
+) -> None:
+    import numpy as np
+
+    from .pictures import gradient, read_png, write_png
+
+    numbers = gradient(48, 64)
+    path = write_png(tmp_path / "key.png", numbers, bits=bits)
+    strips = [scene.sequence_editor.strips.new_image(f"k{n}", str(path), 1, n) for n in (1, 5)]
+    for strip in strips:
+        strip.use_flip_x = True
+    captured, _ = capture(extension, *strips)
+    (tmp_path / "seen.png").write_bytes(captured[0].data)
+    (seen, found), (source, _) = read_png(tmp_path / "seen.png"), read_png(path)
+    assert found == bits
+    assert np.abs(seen - source[:, ::-1])[..., 3].max() == 0
+    assert np.abs(seen - source[:, ::-1]).max() <= (0 if bits == 8 else 1)
+
+
+def test_keyframes_of_different_sizes_are_fitted_and_never_stretched(
+    scene: object, daemon: Daemon, extension: SimpleNamespace, strip_at: Maker, tmp_path: Path
+) -> None:
+    from .pictures import read_png
+
+    small = strip_at(1, 1, 0, size=(32, 16))
+    captured, _ = capture(extension, small, strip_at(4, 1, 40))
+    (tmp_path / "seen.png").write_bytes(captured[0].data)
+    seen, _ = read_png(tmp_path / "seen.png")
+    (tmp_path / "plain.png").write_bytes(png(32, 16, 0))
+    plain, _ = read_png(tmp_path / "plain.png")
+    assert (seen[16:32, 16:48] == plain).all()
+    seen[16:32, 16:48] = 0
+    assert (seen == 0).all()
+    assert bpy.ops.keytween.tween() == {"FINISHED"}
+    assert the_tween()["keytween_state"] == "done"

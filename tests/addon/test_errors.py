@@ -30,7 +30,7 @@ def tween_strips(scene: object) -> list[object]:
 def test_too_few_selected_strips_are_named(scene: object, strip_at: Maker, count: int) -> None:
     for start in range(count):
         strip_at(start + 1, 1, 4)
-    with pytest.raises(RuntimeError, match=rf"{count} image strip is selected.*KT-207"):
+    with pytest.raises(RuntimeError, match=rf"{count} keyframe is selected.*KT-207"):
         bpy.ops.keytween.tween()
 
 

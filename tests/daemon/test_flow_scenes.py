@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +15,12 @@ from keytween.engines.base import Frame
 from keytween.engines.dissolve import dissolve
 from keytween.engines.flow import Flow
 from keytween.engines.flow.bending import bend
+from keytween.engines.flow.fields import reduced
+from keytween.engines.flow.islands import Islands, find_islands
 from keytween.engines.flow.layers import STILL, backwards, find_layers, in_parts, in_pixels
+from keytween.engines.flow.looks import look
+from keytween.engines.flow.matching import match
+from keytween.engines.flow.poses import shifts
 from keytween.engines.flow.posing import Poses
 from keytween.images import Picture
 from keytween_wire.messages import KeyframeImage, MorphRequest
@@ -30,7 +37,8 @@ MARGINS = {
     "lines-turn": 8,
     "squash-ball": 2.5,
     "arm-swing": -0.2,
-    "face-turn": -0.2,
+    "face-turn": 0.6,
+    "crossing": 3,
     "walk": 1.5,
 }
 """How many decibels closer to the truth than a cross-fade the middle must be; about half of what was
@@ -115,3 +123,98 @@ def test_what_turns_keeps_its_size_halfway() -> None:
     assert np.abs(reach - np.hypot(x, y))[inside].max() < 0.3
     assert np.abs(np.hypot(x + motion[..., 0] / 2, y + motion[..., 1] / 2) - np.hypot(x, y))[inside].max() > 2
     assert np.abs(way[~inside]).max() < 0.1
+
+
+# ---- islands on one-coloured ground
+
+
+SKIN, WHITE, INK = (0.93, 0.73, 0.58), (1.0, 1.0, 1.0), (0.1, 0.1, 0.2)
+PLACES = {"left eye": (70, 60), "right eye": (118, 60), "mouth": (94, 100)}
+
+
+def face(shift: int, *, size: int = 192) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """A face whose eyes and mouth have moved: by 42, the left eye is nearly where the right one was."""
+    picture = np.full((size, size, 4), (*SKIN, 1), np.float32)
+    for name, (x, y) in PLACES.items():
+        middle = x + shift, y
+        if name == "mouth":
+            cv2.ellipse(picture, middle, (16, 6), 0, 0, 360, (*INK, 1), -1, cv2.LINE_AA)
+        else:
+            cv2.circle(picture, middle, 11, (*INK, 1), -1, cv2.LINE_AA)
+            cv2.circle(picture, middle, 9, (*WHITE, 1), -1, cv2.LINE_AA)
+            cv2.circle(picture, middle, 4, (*INK, 1), -1, cv2.LINE_AA)
+    return picture
+
+
+def found_islands(shift: int) -> Islands:
+    found = find_islands(face(0), face(shift))
+    assert found is not None
+    return found
+
+
+def test_every_eye_finds_itself_though_the_other_is_nearer() -> None:
+    found = found_islands(42)
+    assert len(found.models) == 3
+    for model in found.models:
+        end = model[:, :2] @ (0.5, 0.4) + model[:, 2]
+        np.testing.assert_allclose(end, (0.5 + 42 / 192, 0.4), atol=0.01)
+
+
+def test_islands_keep_to_their_pixels_in_both_pictures() -> None:
+    found = found_islands(42)
+    for which, shift in ((0, 0), (1, 42)):
+        labels = found.labels_at(which, 192, 192)
+        names = {labels[y, x + shift] for x, y in PLACES.values()}
+        assert names == {1, 2, 3}
+        assert labels[150, 100] == 0
+    before, after = (found.labels_at(i, 192, 192) for i in (0, 1))
+    assert [before[y, x] for x, y in PLACES.values()] == [after[y, x + 42] for x, y in PLACES.values()]
+
+
+def test_the_ground_goes_on_where_islands_are_taken_off() -> None:
+    bare = found_islands(42).taken_off(0, face(0))
+    np.testing.assert_allclose(bare[..., :3], np.broadcast_to(SKIN, bare[..., :3].shape), atol=0.02)
+
+
+def test_islands_that_stand_still_are_none() -> None:
+    assert find_islands(face(0), face(0)) is None
+
+
+def test_a_motion_that_knows_the_islands_needs_no_other() -> None:
+    found = found_islands(42)
+    unmoved, moved = (np.zeros((192, 192, 2), np.float32) for _ in range(2))
+    moved[..., 0] = 42
+    nothing = match(face(0), face(0))
+    assert nothing is not None
+    bare = replace(nothing.layers, labels=(np.zeros((9, 9), np.uint8),) * 2)
+    assert found.known_to((moved, -moved), bare)
+    assert not found.known_to((unmoved, unmoved), bare)
+
+
+def test_halfway_the_eyes_are_halfway() -> None:
+    made = middle(*(Picture(np.rint(face(s)[..., :3] * 255).astype(np.uint8)) for s in (0, 42)))
+    truth = np.rint(face(21)[..., :3] * 255)
+    assert np.abs(made.pixels.astype(float) - truth).mean() < 1.5
+
+
+# ---- shifts, and what is behind
+
+
+def test_the_shift_of_a_half_hidden_shape_is_proposed() -> None:
+    pair = [look(scene("crossing").draw(p)) for p in (0.0, 1.0)]
+    small = [reduced(p, 128) for p in pair]
+    found = [m[:, 2] for m in shifts(small[0], small[1])]
+    star = np.array([-0.219 * 128, 0])
+    assert any(np.abs(f - star).max() < 2 for f in found)
+
+
+def test_what_both_keyframes_hide_shows_the_ground() -> None:
+    first, truth, second = (scene("crossing").draw(p) for p in (0.0, 0.5, 1.0))
+    made = middle(first, second)
+    assert first.pixels.shape[0] == SIZE
+    # Where one keyframe shows the star and the other one the bird, or both of them.
+    hidden = np.abs(first.pixels.astype(int) - truth.pixels).max(2) > 80
+    hidden &= np.abs(second.pixels.astype(int) - truth.pixels).max(2) > 80
+    off = np.abs(made.pixels.astype(int) - truth.pixels).max(2)[hidden]
+    assert hidden.sum() > 100
+    assert (off > 80).mean() < 0.15

@@ -49,12 +49,12 @@ def blurred(pixels: Array, sigma: float) -> Array:
     return cv2.GaussianBlur(pixels, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)  # pyright: ignore
 
 
-def chief_colours(first: Array, second: Array) -> Array:
+def chief_colours(first: Array, second: Array, *, most: int = COLOURS) -> Array:
     """The few colours (k, C) that differ most from each other; the same pictures give the same ones."""
     pixels = np.concatenate([first.reshape(-1, first.shape[2]), second.reshape(-1, first.shape[2])])
     chosen = [np.median(pixels, axis=0)]
     distance = np.square(pixels - chosen[0]).sum(1)
-    while len(chosen) < COLOURS and distance.max() > 0.01:
+    while len(chosen) < most and distance.max() > 0.01:
         chosen.append(pixels[distance.argmax()])
         distance = np.minimum(distance, np.square(pixels - chosen[-1]).sum(1))
     return np.stack(chosen).astype(np.float32)

@@ -15,10 +15,11 @@ from keytween.engines.dissolve import straight
 from keytween.engines.flow.arcs import Arc, joined
 from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.coarse import blurred, both
-from keytween.engines.flow.fields import fetched, grid, reduced, resized
-from keytween.engines.flow.layers import SEARCHED, UNMOVED, Labels, backwards, in_pixels
+from keytween.engines.flow.fields import fetched, filled, grid, reduced, resized
+from keytween.engines.flow.layers import SEARCHED, UNMOVED, Labels, in_pixels
 from keytween.engines.flow.matching import Motion
-from keytween.engines.flow.posing import Poses
+from keytween.engines.flow.overlay import Overlay
+from keytween.engines.flow.posing import Poses, reach
 from keytween.images import Picture, like
 
 Array = NDArray[np.float32]
@@ -32,6 +33,8 @@ BAND, HANDS = 1 << 17, 2
 """Pictures are drawn in bands of so many pixels, so that memory stays small; and so many bands at once."""
 COVERED = 0.5
 """From this cover on, a place is shown by the searched motion's pixels."""
+PLATE_SIDE, BEHIND = 256, 0.001
+"""The longest side of what is put behind: it is only smooth; and how much less each rank counts for it."""
 SAME = 3.0
 """Motions closer than this, in pixels, belong to one surface."""
 
@@ -76,10 +79,14 @@ class Thrown:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sight:
-    """What a position shows of one keyframe: the places in it, (h, w, 2), and how much they count, (h, w)."""
+    """What a position shows of one keyframe: the places in it, (h, w, 2), and how much they count, (h, w).
+
+    `rank` (h, w) counts what is laid there from behind, from 1; where nothing is, it is 0.
+    """
 
     thrown: Thrown | None
     places: Array
+    rank: NDArray[np.uint8]
     weight: Array
 
 
@@ -90,11 +97,18 @@ class Stage:
         self, motion: Motion, first: Array, second: Array, *, bounded: bool, path: Arc | None = None
     ) -> None:
         pixels = first, second
+        self._overlay = None
+        if motion.islands is not None:
+            self._overlay = Overlay(motion.islands, pixels, None if path is None else path.bends[0])
+            islands = motion.islands
+            pixels = both(lambda i: islands.taken_off(i, (first, second)[i]))
         self._sides = [_side(motion, i, pixels[i], _bend(motion, i, path)) for i in (0, 1)]
         self._poses = Poses(motion.layers, None if path is None else path.shifts)
         self._order = [int(k) for k in np.argsort(motion.layers.front, kind="stable")]
         self._ground = _ground(motion)
+        self._small = both(lambda i: reduced(pixels[i], PLATE_SIDE))
         self._bounded = bounded
+        self._how = cv2.INTER_CUBIC if bounded else cv2.INTER_LINEAR
 
     def draw(self, position: float, template: Picture) -> Picture:
         """The drawing at a position, like the template in all but its pixels.
@@ -105,25 +119,37 @@ class Stage:
         sights = both(lambda i: self._sight(i, maps, position))
         share = np.float32(min(max(position, 0.0), 1.0))
         first, second = sights[0].weight * (1 - share), sights[1].weight * share
-        return self._drawn(maps, sights, np.asarray(second / (first + second), np.float32), template)
+        mix = np.asarray(second / (first + second), np.float32)
+        return self._drawn(maps, sights, mix, position, template)
 
     def _sight(self, which: int, maps: Maps, position: float) -> Sight:
         side = self._sides[which]
         thrown = _thrown(side, position if which == 0 else 1 - position)
         height, width = side.labels.shape
-        places, known = self._view(which, maps, thrown, (height, width), (0, height))
-        return Sight(thrown, places, self._weight(which, places, known))
+        places, rank = self._view(which, maps, thrown, (height, width), (0, height))
+        known = (rank > 0).astype(np.uint8)
+        return Sight(thrown, places, rank, self._weight(which, places, known))
 
-    def _drawn(self, maps: Maps, sights: tuple[Sight, Sight], mix: Array, template: Picture) -> Picture:
+    def _drawn(
+        self, maps: Maps, sights: tuple[Sight, Sight], mix: Array, position: float, template: Picture
+    ) -> Picture:
         height, width, channels = self._sides[0].pixels.shape
         out = np.empty((height, width, channels), template.pixels.dtype)
 
         def fill(top: int) -> None:
             band = top, min(top + rows, height)
             part = _rows_of(mix, (height, width), band)
-            shown = [self._shown(i, self._places(i, maps, sights[i], (height, width), band)) for i in (0, 1)]
-            out[band[0] : band[1]] = like(straight(self._blend(shown[0], shown[1], part)), template).pixels
+            views = [self._places(i, maps, sights[i], (height, width), band) for i in (0, 1)]
+            shown = [fetched(s.pixels, v[0], how=self._how) for s, v in zip(self._sides, views, strict=True)]
+            drawn = self._blend(shown[0], shown[1], part)
+            if plate is not None:
+                _lay_plate(drawn, plate, np.maximum(views[0][1], views[1][1]), (height, width), band)
+            if self._overlay is not None:
+                self._overlay.lay(drawn, position, top, how=self._how)
+                drawn = np.clip(drawn, 0, 1, out=drawn) if self._bounded else drawn
+            out[band[0] : band[1]] = like(straight(drawn), template).pixels
 
+        plate = self._plate(sights, mix)
         rows = max(1, BAND // width)
         with ThreadPoolExecutor(HANDS) as hands:
             for _ in hands.map(fill, range(0, height, rows)):
@@ -132,14 +158,27 @@ class Stage:
 
     def _places(
         self, which: int, maps: Maps, sight: Sight, size: tuple[int, int], band: tuple[int, int]
-    ) -> Array:
+    ) -> View:
         if sight.weight.shape == size:
-            return sight.places[band[0] : band[1]]
-        return self._view(which, maps, sight.thrown, size, band)[0]
+            return sight.places[band[0] : band[1]], sight.rank[band[0] : band[1]]
+        return self._view(which, maps, sight.thrown, size, band)
 
-    def _shown(self, which: int, places: Array) -> Array:
-        how = cv2.INTER_CUBIC if self._bounded else cv2.INTER_LINEAR
-        return fetched(self._sides[which].pixels, places, how=how)
+    def _plate(self, sights: tuple[Sight, Sight], mix: Array) -> Array | None:
+        """What is behind where neither keyframe knows it, small (h, w, C): from what lies around."""
+        ranks = np.maximum(sights[0].rank, sights[1].rank)
+        if ranks.all():
+            return None
+        size = self._small[0].shape[1::-1]
+        near = [cv2.resize(s.places, size, interpolation=cv2.INTER_NEAREST) for s in sights]
+        scale = np.float32(max(size) / max(ranks.shape))
+        at = [(p + np.float32(0.5)) * scale - np.float32(0.5) for p in near]
+        seen = [fetched(s, a).reshape(s.shape) for s, a in zip(self._small, at, strict=True)]
+        share: Array = cv2.resize(mix, size, interpolation=cv2.INTER_NEAREST)  # pyright: ignore
+        drawn = self._blend(seen[0], seen[1], share)
+        known = np.where(ranks > 0, np.float32(BEHIND) ** (ranks.astype(np.float32) - 1), np.float32(0))
+        # Lines that stayed behind along a shape's border are no ground.
+        cover = cv2.erode(cv2.resize(known, size, interpolation=cv2.INTER_AREA), np.ones((5, 5), np.uint8))
+        return filled(drawn, cover)  # pyright: ignore
 
     def _blend(self, first: Array, second: Array, mix: Array) -> Array:
         step = cv2.multiply(cv2.subtract(second, first), cv2.merge([mix] * first.shape[2]))
@@ -149,19 +188,19 @@ class Stage:
     def _view(
         self, which: int, maps: Maps, thrown: Thrown | None, size: tuple[int, int], band: tuple[int, int]
     ) -> View:
-        """Where each pixel of some rows of the drawing comes from, (h, w, 2), and whether it is known."""
+        """Where each pixel of some rows of the drawing comes from, (h, w, 2), and its rank (h, w)."""
         side = self._sides[which]
         places = _affine_places(maps[self._ground - 1][which], size, (band[0], band[1], 0, size[1]))
-        known = np.zeros(places.shape[:2], np.uint8)
-        for label in self._order:
+        ranks = np.zeros(places.shape[:2], np.uint8)
+        for rank, label in enumerate(self._order, 1):
             if label == SEARCHED:
                 if thrown is not None:
-                    _lay_thrown(places, known, thrown, size, band)
+                    _lay_thrown(places, ranks, rank, thrown, size, band)
             elif side.boxes[label - 1][2]:
-                _lay_model(places, known, side, label, maps[label - 1][which], size, band)
+                _lay_model(places, ranks, rank, side, label, maps[label - 1][which], size, band)
         inside = cv2.inRange(places, (-1.0, -1.0, 0.0, 0.0), (float(size[1]), float(size[0]), 0.0, 0.0))
         # Beyond the picture nobody knows what is there.
-        return places, cv2.bitwise_and(known, inside)  # pyright: ignore
+        return places, cv2.bitwise_and(ranks, inside)  # pyright: ignore
 
     def _weight(self, which: int, places: Array, known: NDArray[np.uint8]) -> Array:
         trust = fetched(self._sides[which].trust, places)
@@ -212,7 +251,8 @@ def _spread(m: Array, box: Box) -> Array:
 
 def _lay_model(
     places: Array,
-    known: NDArray[np.uint8],
+    ranks: NDArray[np.uint8],
+    rank: int,
     side: Side,
     label: int,
     model: Array,
@@ -221,7 +261,7 @@ def _lay_model(
 ) -> None:
     """Puts a model's pixels on top, wherever its mask has come to lie."""
     mask = side.masks[label - 1]
-    box = _reach(mask.shape, side.boxes[label - 1], model, size, band)
+    box = reach(mask.shape, side.boxes[label - 1], model, size, band)
     if box is None:
         return
     top, bottom, left, right = box
@@ -237,24 +277,7 @@ def _lay_model(
     rows = slice(top - band[0], bottom - band[0])
     seen = _over(inside, 127)  # pyright: ignore
     cv2.copyTo(here, seen, places[rows, left:right])
-    np.maximum(known[rows, left:right], seen & 1, out=known[rows, left:right])
-
-
-def _reach(
-    shape: tuple[int, ...], covered: Sequence[int], model: Array, size: tuple[int, int], band: tuple[int, int]
-) -> Box | None:
-    """The box of a band (top, bottom, left, right) that a mask of this shape, covered so far, can reach."""
-    left, top, wide, tall = covered
-    corners = np.array([[x, y] for x in (left, left + wide) for y in (top, top + tall)], np.float32)
-    corners /= max(shape)
-    ahead = backwards(model)
-    ends = (corners @ ahead[:, :2].T + ahead[:, 2]) * max(size)
-    least, most = np.floor(ends.min(0)).astype(int) - 1, np.ceil(ends.max(0)).astype(int) + 2
-    if left == 0 or top == 0 or left + wide == shape[1] or top + tall == shape[0]:
-        # A shape that the frame cuts goes on beyond it.
-        least, most = np.array([0, 0]), np.array([size[1], size[0]])
-    box = max(least[1], band[0]), min(most[1], band[1]), max(least[0], 0), min(most[0], size[1])
-    return box if box[0] < box[1] and box[2] < box[3] else None
+    cv2.copyTo(np.full_like(seen, rank), seen, ranks[rows, left:right])
 
 
 def _over(field: Array | NDArray[np.uint8], least: float) -> NDArray[np.uint8]:
@@ -289,8 +312,27 @@ def _box_of(field: Array, size: tuple[int, int], box: Box) -> Array:
     return out * np.float32(1 / across) if field.ndim == 3 else out
 
 
+def _lay_plate(
+    drawn: Array, plate: Array, ranks: NDArray[np.uint8], size: tuple[int, int], band: tuple[int, int]
+) -> None:
+    """Puts what is behind where neither keyframe knows it."""
+    lost = cv2.bitwise_not(_over(ranks, 0))
+    left, top, wide, tall = cv2.boundingRect(lost)
+    if wide:
+        box = slice(top, top + tall), slice(left, left + wide)
+        scale = max(plate.shape) / max(size)
+        shift = [(v + 0.5) * scale - 0.5 for v in (left, band[0] + top)]
+        at = _spread(np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32), (0, tall, 0, wide))
+        cv2.copyTo(fetched(plate, at).reshape(drawn[box].shape), lost[box], drawn[box])
+
+
 def _lay_thrown(
-    places: Array, known: NDArray[np.uint8], thrown: Thrown, size: tuple[int, int], band: tuple[int, int]
+    places: Array,
+    ranks: NDArray[np.uint8],
+    rank: int,
+    thrown: Thrown,
+    size: tuple[int, int],
+    band: tuple[int, int],
 ) -> None:
     """Puts the searched motion's pixels on top, wherever they cover enough."""
     top, bottom = max(band[0], int(thrown.box[0] * size[0])), min(band[1], math.ceil(thrown.box[1] * size[0]))
@@ -308,7 +350,7 @@ def _lay_thrown(
     exact = fetched(thrown.exact, at) * np.float32(1 / scale)
     there = slice(top - band[0], bottom - band[0]), slice(left, right)
     cv2.copyTo(cv2.subtract(own, _corrected(way, exact)), seen, places[there])
-    np.maximum(known[there], seen & 1, out=known[there])
+    cv2.copyTo(np.full_like(seen, rank), seen, ranks[there])
 
 
 def _corrected(thrown: Array, exact: Array) -> Array:
@@ -344,18 +386,6 @@ def _throw(way: Array, rank: Array) -> tuple[Array, Array]:
 
 def _healed(motion: Array, cover: Array) -> Array:
     """The motion with uncovered places filled from around them, and single strays taken out."""
-    filled = _filled(motion, np.minimum(cover, 1))
-    calm = cv2.medianBlur(np.dstack([filled, cover]), 5)
+    whole = filled(motion, np.minimum(cover, 1))
+    calm = cv2.medianBlur(np.dstack([whole, cover]), 5)
     return np.ascontiguousarray(calm[..., :2], np.float32)
-
-
-def _filled(motion: Array, cover: Array) -> Array:
-    height, width = cover.shape
-    if min(height, width) <= 2:
-        return motion
-    size = (width + 1) // 2, (height + 1) // 2
-    packed = np.dstack([motion * cover[..., None], cover])
-    half = cv2.resize(packed, size, interpolation=cv2.INTER_AREA)
-    lower = _filled(half[..., :2] / (half[..., 2:] + np.float32(1e-6)), np.minimum(2 * half[..., 2], 1))  # pyright: ignore
-    wide = cv2.resize(lower, (width, height))
-    return wide + (motion - wide) * cover[..., None]  # pyright: ignore

@@ -51,3 +51,16 @@ def agreement(motion: Array, opposite: Array, tolerance: float) -> Array:
     """Whether going there and back ends where it began: 1 yes, 0 further off than `tolerance` pixels."""
     off = np.square(motion + moved(opposite, motion)).sum(2)
     return np.exp(-off / np.float32(tolerance**2))
+
+
+def filled(values: Array, cover: Array) -> Array:
+    """Values (h, w, C) where `cover` (h, w) in 0..1 knows them, and elsewhere what lies around."""
+    height, width = cover.shape
+    if min(height, width) <= 2:
+        return values
+    size = (width + 1) // 2, (height + 1) // 2
+    part = cv2.resize(values * cover[..., None], size, interpolation=cv2.INTER_AREA)
+    share = cv2.resize(cover, size, interpolation=cv2.INTER_AREA)
+    lower = filled(part / (share[..., None] + np.float32(1e-6)), np.minimum(2 * share, 1))  # pyright: ignore
+    wide = cv2.resize(lower, (width, height))
+    return wide + (values - wide) * cover[..., None]  # pyright: ignore

@@ -106,5 +106,6 @@ def _told(own: Array, other: Array, way: Array) -> tuple[float, float, float]:
 
 
 def _way(motion: Motion, which: int, size: tuple[int, ...]) -> Array:
-    """Where the pixels of one picture go: with their shape, or as was searched."""
-    return led(resized((motion.there, motion.back)[which], *size[:2]), motion.layers, which)
+    """Where the pixels of one picture go: with their island or their shape, or as was searched."""
+    way = led(resized((motion.there, motion.back)[which], *size[:2]), motion.layers, which)
+    return way if motion.islands is None else motion.islands.way(which, way)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from keytween.engines.flow.coarse import (
     smoothed,
 )
 from keytween.engines.flow.fields import agreement, fetched, grid, moved, reduced, resized
+from keytween.engines.flow.islands import Islands, find_islands
 from keytween.engines.flow.layers import Layers
 
 Array = NDArray[np.float32]
@@ -58,12 +59,24 @@ class Motion:
     edges: Pair
     layers: Layers
     bends: tuple[Bend, Bend]
+    islands: Islands | None = None
 
 
 def match(first: Array, second: Array) -> Motion | None:
     """The motion between two pictures (H, W, C) in 0..1 of one size; None where nothing corresponds."""
     if min(first.shape[:2]) < LEAST_SIDE:
         return None
+    found = _matched(first, second)
+    if found is None:
+        return None
+    islands = find_islands(first, second)
+    if islands is None or islands.known_to((found.there, found.back), found.layers):
+        return found
+    apart = _matched(islands.taken_off(0, first), islands.taken_off(1, second))
+    return found if apart is None else replace(apart, islands=islands)
+
+
+def _matched(first: Array, second: Array) -> Motion | None:
     small = reduced(first, COARSE_SIDE), reduced(second, COARSE_SIDE)
     colours = chief_colours(*small)
     flows = _coarse(*small, colours)
@@ -101,7 +114,8 @@ def _proposals(first: Array, second: Array) -> list[Array]:
     ]
     found = [layering.in_parts(m, max(seen[0].shape)) for m in poses.features(*seen)]
     small = reduced(first, poses.SHAPE_SIDE), reduced(second, poses.SHAPE_SIDE)
-    return found + [layering.in_parts(m, max(small[0].shape)) for m in poses.turned_shapes(*small)]
+    shapes = [*poses.turned_shapes(*small), *poses.shifts(*small)]
+    return found + [layering.in_parts(m, max(small[0].shape)) for m in shapes]
 
 
 def _freer(pair: Pair, flows: Pair, layers: Layers, proposals: Sequence[Array], colours: Array) -> Layers:

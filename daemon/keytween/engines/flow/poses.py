@@ -1,8 +1,9 @@
 """Finds how whole shapes moved, turned and grew: candidates that the search of displacements cannot reach.
 
-Two sources. Features (SIFT) that agree on one motion, found again and again among those left over: they serve
-textured pictures. And flat-coloured shapes, paired by colour and size and turned until they fit: they serve
-drawings, where features are few. What is found is only proposed; `layers` decides where it holds.
+Three sources. Features (SIFT) that agree on one motion, found again and again among those left over: they
+serve textured pictures. Flat-coloured shapes, paired by colour and size and turned until they fit: they serve
+drawings, where features are few. And shifts on which the edges of one colour agree. What is found is only
+proposed; `layers` decides where it holds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ Fit = tuple[float, float, float, Array]
 MODELS = 5
 """How many motions features may agree on, one after the other."""
 LEAST_FEATURES = 7
+MOVED, LEAST_SLOPES = 0.15, 0.05
+"""Colours that differ by this much have moved; and how much slope must be left to look for its shift."""
+PEAKS, LEAST_FIT, MOST_SHIFTS = 2, 0.1, 10
+"""How many shifts of each colour's edges, with how good a fit, and how many in all."""
 SHAPE_SIDE = 128
 LEAST_SHAPE, MOST_SHAPES = 0.002, 14
 """The smallest shape, as a share of the picture, and how many of each picture are looked at."""
@@ -77,6 +82,50 @@ def _agreeing(start: Array, stop: Array, *, tolerance: float) -> Iterator[Array]
         kept = inside[:, 0] == 1
         yield np.asarray(model, np.float32)
         start, stop = start[~kept], stop[~kept]
+
+
+def shifts(first: Array, second: Array) -> list[Array]:
+    """Shifts (2, 3) under which the edges of a colour in two small pictures (h, w, C) lie on each other.
+
+    By correlation of their slopes: a shape of which others hide a part is found, too.
+    """
+    colours = chief_colours(first, second)
+    moving = cv2.dilate(difference(first, second), np.ones((3, 3), np.uint8)) / np.float32(MOVED)
+    moving = np.minimum(moving, np.float32(1))
+    height, width = moving.shape
+    size = cv2.getOptimalDFTSize(2 * height), cv2.getOptimalDFTSize(2 * width)
+    slopes = both(lambda i: _slopes(membership((first, second)[i], colours), moving))
+    found: list[tuple[float, Array]] = []
+    for ours, theirs in zip(slopes[0], slopes[1], strict=True):
+        weight = min(float(np.square(ours).sum()), float(np.square(theirs).sum()))
+        if weight > LEAST_SLOPES:
+            found += _peaks(_correlated(ours, theirs, size) / np.float32(weight))
+    return [shift for _, shift in sorted(found, key=lambda f: -f[0])[:MOST_SHIFTS]]
+
+
+def _slopes(shares: Array, moving: Array) -> list[Array]:
+    """Each colour's slopes across and down, (2, h, w), where the picture is not the same in both."""
+    colours = [np.ascontiguousarray(shares[..., k]) for k in range(shares.shape[2])]
+    ways = ((1, 0), (0, 1))
+    return [np.stack([cv2.Sobel(c, cv2.CV_32F, *d, scale=0.125) * moving for d in ways]) for c in colours]
+
+
+def _correlated(ours: Array, theirs: Array, size: tuple[int, int]) -> Array:
+    """How well slopes (2, h, w) fit under each shift; no shift is in the middle."""
+    spectrum = np.conj(np.fft.rfft2(ours, size)) * np.fft.rfft2(theirs, size)
+    fit = np.fft.irfft2(spectrum.sum(0), size)
+    fit = np.roll(fit, (size[0] // 2, size[1] // 2), (0, 1))
+    return cv2.GaussianBlur(fit.astype(np.float32), (0, 0), 0.7)  # pyright: ignore
+
+
+def _peaks(fit: Array) -> Iterator[tuple[float, Array]]:
+    height, width = fit.shape
+    for _ in range(PEAKS):
+        y, x = np.unravel_index(fit.argmax(), fit.shape)
+        if fit[y, x] < LEAST_FIT:
+            return
+        yield float(fit[y, x]), np.array([[1, 0, x - width // 2], [0, 1, y - height // 2]], np.float32)
+        cv2.circle(fit, (int(x), int(y)), 6, 0.0, -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +199,7 @@ def _aligned(shape: Shape, other: Shape, first: Array, second: Array) -> tuple[f
     there = np.dstack([second, other.mask.astype(np.float32)])
 
     def price(linear: Array, move: Array) -> float:
-        model = _carried(linear, shape.middle, move)
+        model = carried(linear, shape.middle, move)
         model[:, 2] += model[:, :2] @ (left, top)
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         seen = cv2.warpAffine(there, model, (wide, tall), flags=how, borderValue=(9,) * 4)
@@ -164,10 +213,10 @@ def _aligned(shape: Shape, other: Shape, first: Array, second: Array) -> tuple[f
     best: Fit = price(_turned(turn, grown), other.middle), turn, grown, other.middle
     for step in (1.0, 0.5, 0.25):
         best = _improved(best, price, step)
-    stretch = _stretch(shape, other)
-    if price(stretch, other.middle) < best[0]:
-        return price(stretch, other.middle), _carried(stretch, shape.middle, other.middle)
-    return best[0], _carried(_turned(best[1], best[2]), shape.middle, best[3])
+    squashed = stretch(shape.mask, other.mask)
+    if price(squashed, other.middle) < best[0]:
+        return price(squashed, other.middle), carried(squashed, shape.middle, other.middle)
+    return best[0], carried(_turned(best[1], best[2]), shape.middle, best[3])
 
 
 def _improved(best: Fit, price: Callable[[Array, Array], float], step: float) -> Fit:
@@ -184,9 +233,9 @@ def _improved(best: Fit, price: Callable[[Array, Array], float], step: float) ->
     return best
 
 
-def _stretch(shape: Shape, other: Shape) -> Array:
-    """The stretch without a turn that gives one shape's extent to the other: between their covariances."""
-    ours, theirs = (np.cov(np.nonzero(s.mask)[::-1]) + 0.1 * np.eye(2) for s in (shape, other))
+def stretch(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> Array:
+    """The stretch (2, 2) without a turn that gives one mask's extent to the other: between covariances."""
+    ours, theirs = (np.cov(np.nonzero(m)[::-1]) + 0.1 * np.eye(2) for m in (mask, other))
     root = _root(ours)
     back = np.linalg.inv(root)
     return (back @ _root(root @ theirs @ root) @ back).astype(np.float32)
@@ -231,7 +280,7 @@ def _found_part(
     best, model = PART_FITS, None
     for size in PART_SIZES:
         for turn in PART_TURNS:
-            pose = _carried(_turned(turn, size), middle, np.full(2, (side - 1) / 2, np.float32))
+            pose = carried(_turned(turn, size), middle, np.full(2, (side - 1) / 2, np.float32))
             piece = cv2.warpAffine(first, pose, (side, side), flags=cv2.INTER_LINEAR)
             inside = cv2.warpAffine(mask.astype(np.float32), pose, (side, side))
             weight = np.dstack([inside] * first.shape[2])
@@ -258,6 +307,6 @@ def _turned(turn: float, grown: float) -> Array:
     return np.array([[cos, -sin], [sin, cos]], np.float32)
 
 
-def _carried(linear: Array, middle: Array, there: Array) -> Array:
+def carried(linear: Array, middle: Array, there: Array) -> Array:
     """The motion (2, 3) that does so around `middle` and carries it `there`."""
     return np.concatenate([linear, (there - linear @ middle)[:, None]], axis=1).astype(np.float32)

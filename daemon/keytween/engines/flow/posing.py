@@ -17,6 +17,7 @@ from keytween.engines.flow.layers import STILL, Layers, affine_field, backwards
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Box = tuple[int, int, int, int]
 
 JOINT = 0.012
 """Two shapes are joined where their motions differ by less than this share of the longest side."""
@@ -45,19 +46,15 @@ class Poses:
     def to_side(self, position: float) -> list[tuple[Array, Array]]:
         """For each model the maps (2, 3) from the drawing at a position to both pictures, in parts."""
         poses = [
-            _pose(m.astype(np.float64), c, position)
+            pose(m.astype(np.float64), c, position)
             for m, c in zip(self._layers.models, self._middles, strict=True)
         ]
         if self._arc is not None:
-            for pose, shift in zip(poses, self._arc.at(position), strict=True):
-                pose[:, 2] += shift
-        for pose, shift in zip(poses, self._shifts(poses, position), strict=True):
-            pose[:, 2] += shift
-        out: list[tuple[Array, Array]] = []
-        for pose, model in zip(poses, self._layers.models, strict=True):
-            back = backwards(pose.astype(np.float32))
-            out.append((back, chained(model, back)))
-        return out
+            for one, shift in zip(poses, self._arc.at(position), strict=True):
+                one[:, 2] += shift
+        for one, shift in zip(poses, self._shifts(poses, position), strict=True):
+            one[:, 2] += shift
+        return [chained_to(p, m) for p, m in zip(poses, self._layers.models, strict=True)]
 
     def _shifts(self, poses: Sequence[Doubles], position: float) -> Doubles:
         """How far each model's middle leaves the straight line so that joints stay joined, (K, 2)."""
@@ -87,6 +84,12 @@ def chained(last: Array, first: Array) -> Array:
     )
 
 
+def chained_to(there: Doubles, model: Array) -> tuple[Array, Array]:
+    """The maps from a pose to both pictures, for the pose of the first one's pixels and their motion."""
+    back = backwards(there.astype(np.float32))
+    return back, chained(model, back)
+
+
 def put(model: Doubles | Array, place: Doubles) -> Doubles:
     """Where a map (2, 3) takes a place (2,)."""
     return model[:, :2] @ place + model[:, 2]
@@ -98,13 +101,33 @@ def _gap_on_the_way(layers: Layers, joint: Joint, position: float) -> Doubles:
     return position * (ends[1] - ends[0])
 
 
-def _pose(model: Doubles, middle: Doubles, position: float) -> Doubles:
+def pose(model: Doubles, middle: Doubles, position: float) -> Doubles:
     """The map (2, 3) from the first picture to a position: turn and stretch apart, the middle straight on."""
     linear = model[:, :2]
     turn = turn_of(linear)
     kept = partly(turn, turned(-turn) @ linear, position)
     there = middle + position * (put(model, middle) - middle)
     return np.concatenate([kept, (there - kept @ middle)[:, None]], axis=1)
+
+
+def reach(
+    shape: tuple[int, ...], covered: Sequence[int], model: Array, size: tuple[int, int], band: tuple[int, int]
+) -> Box | None:
+    """The box of a band (top, bottom, left, right) that a mask of this shape can reach.
+
+    `covered` is the box around it (left, top, width, height), and `model` leads from the drawing to it.
+    """
+    left, top, wide, tall = covered
+    corners = np.array([[x, y] for x in (left, left + wide) for y in (top, top + tall)], np.float32)
+    corners /= max(shape)
+    ahead = backwards(model)
+    ends = (corners @ ahead[:, :2].T + ahead[:, 2]) * max(size)
+    least, most = np.floor(ends.min(0)).astype(int) - 1, np.ceil(ends.max(0)).astype(int) + 2
+    if left == 0 or top == 0 or left + wide == shape[1] or top + tall == shape[0]:
+        # A shape that the frame cuts goes on beyond it.
+        least, most = np.array([0, 0]), np.array([size[1], size[0]])
+    box = max(least[1], band[0]), min(most[1], band[1]), max(least[0], 0), min(most[0], size[1])
+    return box if box[0] < box[1] and box[2] < box[3] else None
 
 
 def middle(layers: Layers, label: int) -> Doubles:

@@ -14,6 +14,7 @@ MODULES = (
     "errands",
     "operators",
     "remedies",
+    "scene_operators",
     "menus",
     "panels",
     "tween_operators",

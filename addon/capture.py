@@ -289,7 +289,7 @@ def _render(scene: bpy.types.Scene, strip: bpy.types.Strip, path: Path, precisio
     path.unlink(missing_ok=True)
     frame = scene.frame_current_final
     try:
-        with changed([*_alone(scene, strip), *_output(scene, path, precision)]):
+        with changed([*_alone(scene, strip), *output_settings(scene, path, precision)]):
             scene.frame_set(vse_compat.start(strip))
             bpy.ops.render.render(write_still=True, scene=scene.name)
     except RuntimeError as error:
@@ -324,7 +324,7 @@ def _inside(strip: bpy.types.Strip) -> Iterator[bpy.types.Strip]:
         yield from _inside(part)
 
 
-def _output(scene: bpy.types.Scene, path: Path, precision: Precision) -> list[Change]:
+def output_settings(scene: bpy.types.Scene, path: Path, precision: Precision) -> list[Change]:
     """The settings under which a render keeps the numbers of the source."""
     render, view, image = scene.render, scene.view_settings, scene.render.image_settings
     return [

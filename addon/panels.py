@@ -255,6 +255,9 @@ def draw_button(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
         row.operator("keytween.tween", text=text, icon="IPO_EASE_IN_OUT", translate=False)
     else:
         row.operator("keytween.tween", text="Tween", icon="IPO_EASE_IN_OUT")
+    row = layout.row()
+    row.operator_context = "INVOKE_DEFAULT"
+    row.operator("keytween.tween_scene_keys", icon="SCENE_DATA")
 
 
 class KEYTWEEN_PT_prompts(_SequencerPanel, bpy.types.Panel):

@@ -19,7 +19,7 @@ from keytween_wire.timeline import Keyframe, Plan
 
 from . import insert, memory, origins, poller, preferences, properties, vse_compat
 from .capture import Captured, Look, capture, may_be_keyframe, shows_one_picture
-from .memory import Tween
+from .memory import Origin, Tween
 from .prompts import prompts_of
 from .status import DIFFMORPHER, MOVING, JobView
 
@@ -197,6 +197,13 @@ def order(scene: bpy.types.Scene) -> Order:
     captured, look = capture(scene, strips)
     found = _order(captured, look, settings.keyframes(places), plan, settings, channel)
     return replace(found, tween=replace(found.tween, origins=tuple(map(origins.of, strips))))
+
+
+def order_of(captured: Sequence[Captured], look: Look, settings: Settings) -> Order:
+    """The order for pictures that come from no strips; raises what timeline.plan raises."""
+    places = [(picture.frame, picture.length) for picture in captured]
+    found = _order(captured, look, settings.keyframes(places), settings.plan(places), settings, 0)
+    return replace(found, tween=replace(found.tween, origins=tuple(Origin("", c.name) for c in captured)))
 
 
 def _order(

@@ -67,9 +67,9 @@ def prefetch(editor: bpy.types.SequenceEditor) -> list[tuple[Any, str, Any]]:
     return [(editor, "use_prefetch", False)] if _has(bpy.types.SequenceEditor, "use_prefetch") else []
 
 
-def fcurves(scene: bpy.types.Scene) -> Iterator[bpy.types.FCurve]:
-    """The scene's F-curves; 5.0 keeps them per slot of the action."""
-    animation = scene.animation_data
+def fcurves(owner: bpy.types.ID) -> Iterator[bpy.types.FCurve]:
+    """The F-curves of a scene, an object or its data; 5.0 keeps them per slot of the action."""
+    animation = owner.animation_data
     action = animation.action if animation else None
     if action is None:
         return

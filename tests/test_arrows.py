@@ -56,6 +56,7 @@ JOBS = ("dispatch", "worker", "store", "link", "folder", "job")
 ADDON = (
     "timing_panel",
     "tween_operators",
+    "scene_operators",
     "operators",
     "remedies",
     "panels",
@@ -77,6 +78,7 @@ ADDON = (
     "timing_chart",
     "memory",
     "drawings",
+    "scene_keys",
     "capture",
     "preferences",
     "words",

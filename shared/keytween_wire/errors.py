@@ -222,6 +222,14 @@ class StripUnusable(RequestError):
     next_step = "Deselect it, shorten it to one frame, or replace it with an image strip."
 
 
+class SceneHasNoKeys(RequestError):
+    """In Blender: a scene has fewer than two keys in its frame range."""
+
+    code = "KT-225"
+    sentence = "The scene {name} has {count} key from frame {start} to {end}; a tween needs at least two."
+    next_step = "Set keys on its objects, or mark Grease Pencil drawings as extremes or breakdowns."
+
+
 class OutputUnwritable(RequestError):
     """The folder for the frames cannot be made or written to."""
 

@@ -42,6 +42,7 @@ MODULES = (
     "preferences",
     "properties",
     "remedies",
+    "scene_keys",
     "setting_up",
     "thumbnails",
     "words",

@@ -25,7 +25,6 @@ JOB = "keytween_job"
 TWEEN = "keytween"
 JOBS = "keytween_jobs"
 STALE = "keytween_stale"
-DRAFT = "keytween_draft"
 SINCE = "keytween_since"
 STATE = "keytween_state"
 ERROR = "keytween_error"
@@ -185,7 +184,7 @@ def tween_strips(strip_id: str = "") -> Iterator[tuple[bpy.types.Scene, bpy.type
 
 def shows_draft(strip: bpy.types.Strip) -> bool:
     """Whether the strip is switched to its drafts."""
-    return bool(strip.get(DRAFT, False))
+    return bool(strip.keytween_own.show_draft)
 
 
 def folder_of(strip: bpy.types.Strip) -> Path:

@@ -158,11 +158,15 @@ class Tween:
         return {index: name for index, (_, name) in found.items()}
 
     def missing(self, *shelves: Shelf, draft: bool = False) -> tuple[tuple[float, ...], ...]:
-        """For each segment the positions whose drawings are on no shelf and not the animator's own."""
-        known, own = self.draft_looks if draft else self.looks, self.replacements()
-        wanted: list[list[float]] = [[] for _ in known]
+        """For each segment the positions whose drawings are on no shelf and not the animator's own.
+
+        With `draft` those that have no draft either.
+        """
+        known, own = [self.looks, self.draft_looks] if draft else [self.looks], self.replacements()
+        wanted: list[list[float]] = [[] for _ in self.looks]
         for index, (segment, position) in enumerate(self.drawings):
-            if index not in own and not any(shelf.exact(known[segment], position) for shelf in shelves):
+            there = (shelf.exact(looks[segment], position) for shelf in shelves for looks in known)
+            if index not in own and not any(there):
                 wanted[segment].append(position)
         return tuple(map(tuple, wanted))
 

@@ -14,7 +14,7 @@ import keytween_wire
 from keytween_wire.errors import KeytweenError, NothingSelected
 from keytween_wire.messages import JobState
 
-from . import link, poller, tween, vse_compat
+from . import link, poller, retiming, tween, vse_compat
 from .link import LinkState
 from .status import JobView, error_from, error_to
 
@@ -62,8 +62,7 @@ class KEYTWEEN_OT_tween(bpy.types.Operator):
         scene = vse_compat.sequencer_scene(context)
         try:
             need_daemon()
-            view = tween.place(scene, tween.order(scene))
-            poller.submit(view)
+            view = begin(scene)
         except KeytweenError as error:
             return report(self, context, error)
         keep_error(scene, None)
@@ -120,6 +119,15 @@ def need_daemon() -> None:
     state = poller.STATUS.link.state
     if state in (LinkState.OFF, LinkState.LOST):
         poller.STATUS.link.connect()
+
+
+def begin(scene: bpy.types.Scene) -> JobView:
+    """Makes the selected keyframes' strip and hands its job over, its draft's before it."""
+    view = tween.place(scene, tween.order(scene))
+    first = retiming.draft(scene.sequence_editor.strips_all[view.places[0][1]])
+    for job in filter(None, (first, view)):
+        poller.submit(job)
+    return view
 
 
 class KEYTWEEN_OT_cancel(bpy.types.Operator):

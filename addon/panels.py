@@ -241,6 +241,7 @@ def draw_diffusion(column: bpy.types.UILayout, settings: bpy.types.PropertyGroup
     row.menu("KEYTWEEN_MT_checkpoints", text="", icon="DOWNARROW_HLT")
     column.prop(settings, "preset")
     column.prop(settings, "prompt", placeholder="What the pictures show")
+    column.prop(settings, "draft_first")
 
 
 def draw_button(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:

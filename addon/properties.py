@@ -12,7 +12,7 @@ from keytween_wire.easing import Interpolation, Mode
 from keytween_wire.messages import MorphRequest
 from keytween_wire.timeline import MOST_DRIFT
 
-from . import poller
+from . import insert, poller
 from .status import DIFFMORPHER
 
 INTERPOLATIONS = tuple(
@@ -150,6 +150,11 @@ class KeytweenSettings(bpy.types.PropertyGroup):
     path: bpy.props.EnumProperty(
         name="Path", description="How motion runs through three or more keyframes", items=PATHS
     )
+    draft_first: bpy.props.BoolProperty(
+        name="Draft First",
+        description="While DiffMorpher works, show drawings of flow, which are there much sooner",
+        default=True,
+    )
     file_format: bpy.props.EnumProperty(
         name="Files", description="The in-betweens' file format", items=FORMATS, default="auto"
     )
@@ -212,6 +217,13 @@ class KeytweenSegment(bpy.types.PropertyGroup):
         return None if self.own_exposure == "ALL" else int(self.own_exposure) or self.exposure_frames
 
 
+def _show_anew(own: KeytweenOwn, _context: bpy.types.Context) -> None:
+    """The strip shows at once what was chosen."""
+    for _, strip in insert.tween_strips():
+        if strip.keytween_own == own:
+            poller.show(strip)
+
+
 class KeytweenOwn(bpy.types.PropertyGroup):
     """A tween's own settings, on its strip."""
 
@@ -220,6 +232,12 @@ class KeytweenOwn(bpy.types.PropertyGroup):
     )
     segments: bpy.props.CollectionProperty(
         name="Segments", description="What single segments have of their own", type=KeytweenSegment
+    )
+    show_draft: bpy.props.BoolProperty(
+        name="Show Draft",
+        description="Show the draft's drawings where there are any, to compare",
+        default=False,
+        update=_show_anew,
     )
     segment: bpy.props.IntProperty(
         name="Segment", description="The segment that the panel shows", default=1, min=1

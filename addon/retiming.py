@@ -16,9 +16,9 @@ from keytween_wire.messages import KeyframeImage, MorphRequest, Submit
 
 from . import insert, memory, origins, poller, vse_compat
 from .capture import capture, changed
-from .memory import Older, Origin, Tween
+from .memory import Older, Origin, Record, Tween
 from .prompts import prompts_of
-from .status import JobView
+from .status import SLOW, JobView, view_of
 from .tween import Settings
 
 
@@ -107,22 +107,41 @@ def put(scene: bpy.types.Scene, strip: bpy.types.Strip, tween: Tween) -> None:
 # ---- what is missing
 
 
-def complete(strip: bpy.types.Strip, *, draft: bool = False) -> JobView | None:
+def complete(strip: bpy.types.Strip) -> JobView | None:
     """The job for the drawings that a strip lacks and that nobody is making; None when it lacks none.
 
     It is written on the strip, but not submitted. Raises PictureError when a keyframe's copy is gone.
     """
     tween, folder = tween_of(strip), insert.folder_of(strip)
     coming = poller.on_the_way(tween.job_id)
-    missing = tween.missing(poller.STATUS.shelf(folder), coming, draft=draft)
-    part = memory.part_for(tween, missing, draft=draft)
+    return _job(strip, tween, tween.missing(poller.STATUS.shelf(folder), coming))
+
+
+def draft(strip: bpy.types.Strip) -> JobView | None:
+    """The job for drawings to look at while a slow engine makes its own; None where none are wanted.
+
+    To be submitted before that engine's job. Raises PictureError when a keyframe's copy is gone.
+    """
+    settings = strip.keytween_own.settings
+    tween, folder = tween_of(strip), insert.folder_of(strip)
+    if not settings.draft_first or tween.request["engine"] not in SLOW:
+        return None
+    missing = tween.missing(poller.STATUS.shelf(folder), draft=True)
+    return _job(strip, tween, missing, draft=True)
+
+
+def _job(
+    strip: bpy.types.Strip, tween: Tween, positions: Sequence[Sequence[float]], *, draft: bool = False
+) -> JobView | None:
+    part = memory.part_for(tween, positions, draft=draft)
     if part is None:
         return None
     part.request.check()
+    folder = insert.folder_of(strip)
     blobs = tuple(_copy(folder / name, k) for name, k in zip(part.keys, part.request.keyframes, strict=True))
-    job_id = uuid.uuid4().hex
-    view = JobView(job_id, tween.label, tween.job_id, folder, part.looks, part.request.positions, draft=draft)
-    view.submission = (Submit(job_id, part.request, tween.label), blobs)
+    record = Record(uuid.uuid4().hex, part.looks, part.request.positions, draft)
+    view = view_of(record, tween, folder)
+    view.submission = (Submit(view.job_id, part.request, view.label), blobs)
     poller.enlist(strip, view)
     return view
 

@@ -22,6 +22,9 @@ DIFFMORPHER = "diffmorpher"
 MOVING = frozenset({"auto", "flow"})
 """The engines that may know what moves where, and so can lead it along an arc."""
 
+SLOW = frozenset({DIFFMORPHER})
+"""The engines that are worth a draft."""
+
 ENGINES = (
     EngineInfo("flow", "Optical flow on the processor: fast, needs no download"),
     EngineInfo("dissolve", "A plain cross-fade, for comparison"),
@@ -156,8 +159,9 @@ def views_of(strip: bpy.types.Strip) -> list[JobView]:
 
 def view_of(record: Record, tween: Tween, folder: Path) -> JobView:
     """A job as its strip remembers it."""
+    label = f"{tween.label} (draft)" if record.draft else tween.label
     view = JobView(
-        record.job_id, tween.label, tween.job_id, folder, record.looks, record.positions, record.draft
+        record.job_id, label, tween.job_id, folder, record.looks, record.positions, draft=record.draft
     )
     view.state, view.number = JobState(record.state), record.since
     view.error = error_from(record.error)

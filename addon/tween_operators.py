@@ -49,6 +49,9 @@ class _OnTween:
             if strip is None:
                 raise NoTweenActive()
             jobs = self.change(context, scene, strip)
+            if jobs and not wait:
+                # Sent first, so that it is drawn first; a script that waits has no use for it.
+                jobs = [*listed(retiming.draft(strip)), *jobs]
         except KeytweenError as error:
             return report(self, context, error)
         try:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,15 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=FRAMES)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="keytween-retime-") as name:
-        figures = measure(options, Path(name))
+        figures = measure(options, Path(name), run)
     sys.stdout.write(json.dumps(figures) + "\n")
     return int(figures["retime_max_ms"] > BUDGET_MS or figures["computed_again"] > 0)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The figures of one tween."""
+def measure(
+    options: argparse.Namespace, folder: Path, run: Callable[[Any, argparse.Namespace, Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """The figures that `run` finds in Blender, with the extension installed and a daemon beside it."""
     os.environ["BLENDER_USER_RESOURCES"] = str(folder / "blender")
     os.environ["KEYTWEEN_CONNECTION"] = str(folder / "connection.json")
     (folder / "blender").mkdir()
@@ -61,15 +64,16 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     try:
         wait(lambda: (folder / "connection.json").is_file(), 30)
         bpy.ops.wm.save_as_mainfile(filepath=str(folder / "shot.blend"))
-        return run(bpy, options.frames, folder)
+        return run(bpy, options, folder)
     finally:
         bpy.ops.preferences.addon_disable(module=PACKAGE)
         process.terminate()
         process.wait(10)
 
 
-def run(bpy: Any, frames: int, folder: Path) -> dict[str, Any]:
+def run(bpy: Any, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Makes the tween, then times it anew by turns."""
+    frames = options.frames
     poller, retiming, link = (
         importlib.import_module(f"{PACKAGE}.{n}") for n in ("poller", "retiming", "link")
     )

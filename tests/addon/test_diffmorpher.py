@@ -17,13 +17,13 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
-from .conftest import Daemon, elements, remembered, shown, the_tween  # noqa: E402
+from .conftest import Daemon, elements, remembered, shown, the_tween, turn_until  # noqa: E402
 from .test_errors import kept_code, tween_strips  # noqa: E402
 from .test_registration import Recorder  # noqa: E402
 from .test_tween import folder_of, pixels  # noqa: E402
 
 Maker = Callable[..., object]
-OWN = {"checkpoint", "preset", "prompt", "seed"}
+OWN = {"checkpoint", "preset", "prompt", "seed", "draft_first"}
 
 
 def needed(name: str) -> str:
@@ -301,3 +301,61 @@ def test_a_folder_that_is_no_checkpoint_fails_the_job_and_the_next_tween_works(
     assert bpy.ops.keytween.tween("EXEC_DEFAULT") == {"FINISHED"}
     assert scene.keytween.error == ""
     assert the_tween()["keytween_state"] == "done"
+
+
+def looks_shown(extension: SimpleNamespace, strip: object) -> list[str]:
+    """Whether each in-between that the strip shows is the draft's or the engine's own."""
+    tween = extension.retiming.tween_of(strip)
+    names = {tween.draft_looks[0]: "draft", tween.looks[0]: "final"}
+    return [names[name.split("_")[1]] for name in elements(strip)[1:-1]]
+
+
+@pytest.mark.timeout(300)
+def test_a_draft_shows_until_its_own_drawings_are_there(
+    scene: object, diffusion_daemon: Daemon, checkpoint: str, strip_at: Maker, extension: SimpleNamespace
+) -> None:
+    two_keyframes(strip_at)
+    settings = scene.keytween
+    settings.engine, settings.preset, settings.checkpoint = "diffmorpher", "draft", checkpoint
+    extension.poller.STATUS.link.connect()
+    final = extension.operators.begin(scene)
+    draft, _ = jobs = list(extension.poller.STATUS.jobs.values())
+    assert jobs == [draft, final]
+    assert (draft.draft, draft.total, final.total) == (True, 2, 2)
+    turn_until(extension, lambda: draft.state.ended)
+    strip = the_tween()
+    assert shown(strip) == "A 0.33 0.67 B"
+    assert "draft" in looks_shown(extension, strip)
+    assert strip["keytween_state"] != "done"
+    turn_until(extension, lambda: final.state.ended, seconds=200)
+    assert looks_shown(extension, strip) == ["final", "final"]
+    assert strip["keytween_state"] == "done"
+    own = strip.keytween_own
+    own.show_draft = True
+    assert looks_shown(extension, strip) == ["draft", "draft"]
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=bpy.data.filepath)
+    extension.poller.tick()
+    strip = the_tween()
+    assert looks_shown(extension, strip) == ["draft", "draft"]
+    strip.keytween_own.show_draft = False
+    assert looks_shown(extension, strip) == ["final", "final"]
+
+
+def test_a_draft_is_for_slow_engines_and_for_those_who_want_one(
+    scene: object, extension: SimpleNamespace, strip_at: Maker
+) -> None:
+    two_keyframes(strip_at)
+    settings = scene.keytween
+    settings.engine, settings.checkpoint = "diffmorpher", "/models/sd"
+    extension.tween.place(scene, extension.tween.order(scene))
+    strip = the_tween()
+    job = extension.retiming.draft(strip)
+    request = job.submission[0].request
+    assert (request.engine, request.positions) == ("flow", ((pytest.approx(1 / 3), pytest.approx(2 / 3)),))
+    strip.keytween_own.settings.draft_first = False
+    assert extension.retiming.draft(strip) is None
+    scene.sequence_editor.strips.remove(strip)
+    settings.engine = "flow"
+    extension.tween.place(scene, extension.tween.order(scene))
+    assert extension.retiming.draft(the_tween()) is None

@@ -123,6 +123,7 @@ SHOTS = (
     "running",
     "page",
     "conform",
+    "cluster",
     "pool",
     "worker",
     "unit",
@@ -207,7 +208,7 @@ DOORS = {
     "peft": Door(("daemon/keytween/engines/diffmorpher/",), future=True),
     "lpips": Door(("daemon/keytween/engines/diffmorpher/",)),
     "opentimelineio": Door(("daemon/keytween/shots/timeline.py",)),
-    "ray": Door(("daemon/keytween/batch.py",), future=True),
+    "ray": Door(("daemon/keytween/shots/cluster.py",)),
 }
 """The doors of heavy libraries: files, or folders with a slash at the end."""
 

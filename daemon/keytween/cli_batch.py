@@ -58,6 +58,7 @@ def _add_batch(commands: Any) -> None:
     add("--jobs", type=int, help="shots at once (default: one for each core, or GPU)")
     add("--deadline", type=float, default=0.0, metavar="SECONDS", help="give a shot up after so long")
     add("--attempts", type=int, default=2, help="how often a shot's process may die (default: 2)")
+    add("--ray", metavar="ADDRESS", help="make the shots on this Ray cluster")
     add("--memory", type=float, default=0.0, metavar="MB", help="end a shot that takes more memory")
 
 
@@ -123,7 +124,8 @@ def _batch(options: argparse.Namespace) -> int:
     lines = running.lay_out(batch, load(), _choice(options))
     if options.dry_run:
         return _show_plan(options, batch, lines)
-    made: Any = running.carry_out(batch, lines, _local(options, batch))
+    executor = _on_cluster(options, batch) if options.ray else _local(options, batch)
+    made: Any = running.carry_out(batch, lines, executor)
     with _telling(options, lines) as tell, closing(made) as events:
         for event in events:
             if isinstance(event, running.Summary):
@@ -170,6 +172,13 @@ def _local(options: argparse.Namespace, batch: Batch) -> Executor:
     jobs = pool.jobs_for(batch.shots, found) if options.jobs is None else options.jobs
     limits = _limits(options, jobs)
     return lambda shots: pool.run(batch, shots, limits, gpus=found)
+
+
+def _on_cluster(options: argparse.Namespace, batch: Batch) -> Executor:
+    from keytween.shots import cluster
+
+    limits = _limits(options, 1)
+    return lambda shots: cluster.run(batch, shots, limits, address=options.ray)
 
 
 # ---- what is printed

@@ -560,6 +560,14 @@ class ShotCrashed(ShotError):
     next_step = "Try another engine or smaller keyframes; the log in the results folder says more."
 
 
+class ClusterUnusable(ShotError):
+    """The Ray cluster does not answer, or is open to anybody."""
+
+    code = "KT-609"
+    sentence = "The Ray cluster at {name} cannot be used: {detail}."
+    next_step = "Look at `ray status` there; `docs/batch.md` says how to start one."
+
+
 def error_classes() -> Iterator[type[KeytweenError]]:
     """Every class of the tree, the root first."""
     pending: list[type[KeytweenError]] = [KeytweenError]

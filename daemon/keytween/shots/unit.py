@@ -377,7 +377,7 @@ def _note_failure(shelf: Shelf, shot: Shot, error: KeytweenError, began: float) 
 def failure(old: Record, shot: str, error: KeytweenError, began: float) -> Record:
     """The record of a shot that failed, over what is known of it."""
     ended = time.time()
-    said = {"code": error.code, "message": error.message, "next_step": error.advice}
+    said = {"code": error.code, "message": error.message, "next_step": error.advice, "values": error.values}
     kept = {name: value for name, value in old.items() if name not in ("frames", "pacing", "sheet", "film")}
     return {
         **kept,

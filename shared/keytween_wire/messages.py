@@ -66,8 +66,8 @@ class Diffusion:
     point iterations of each inversion step. `lora_steps`, `lora_lr` and `lora_rank` fit the LoRAs;
     `fixed_lora` 0..1 keeps their mix there, -1 lets it follow. `attention` is the paper's lambda, 0
     switches it off. `reschedule` is `probe` (from a few cheap frames), `full` (from a first rendering of
-    all, as published) or `off`; up to `pace_rounds` times the pace is measured, from the second time on
-    where the one before led. `size` is the side in pixels of a square of the working area, 0 the
+    all, as published) or `off`; above 1, `pace_rounds` is how often at most the pace is evened out further,
+    by drawings at full steps. `size` is the side in pixels of a square of the working area, 0 the
     checkpoint's own. `keep_ends` fades what the network loses of the keyframes into their neighbours.
     """
 

@@ -241,21 +241,14 @@ def test_each_further_round_evens_out_what_the_first_has_left(
 
 
 def test_the_pace_is_measured_no_more_once_it_is_even(
-    engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+    tiny_sd: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, measured = pipeline._Run._measured, []
-
-    def counted(self: object, *arguments: object, cheap: bool) -> object:
-        measured.append(cheap)
-        return plain(self, *arguments, cheap=cheap)
-
-    monkeypatch.setattr(pipeline._Run, "_measured", counted)
-    for even, cheap in ((9.0, [True, False]), (0.0, [True, False, False, False])):
+    asked = request(tiny_sd, (0.3, 0.6), pace_rounds=3, use_lora=False)
+    for even, rounds in ((9.0, 1), (0.0, 3)):
         monkeypatch.setattr(pipeline, "EVEN", even)
-        measured.clear()
-        other = DiffMorpher(device="cpu")
-        run(other, request(tiny_sd, (0.3, 0.6), pace_rounds=4, use_lora=False), pictures)
-        assert measured == cheap
+        said = phases(DiffMorpher(device="cpu"), asked, pictures)
+        # Once for the first curve, once for each round, and once for what is asked for.
+        assert said.count("drawing") == QUICK["steps"] * (1 + rounds + 1)
 
 
 def test_what_was_drawn_to_measure_an_even_pace_is_not_drawn_again(
@@ -278,14 +271,19 @@ def test_what_was_drawn_to_measure_an_even_pace_is_not_drawn_again(
     assert max(np.abs(first[i].pixels.astype(int) - again[i].pixels).max() for i in first) <= 1
 
 
-def test_a_refined_curve_leads_through_both() -> None:
-    first = PacingCurve((0.0, 0.5, 1.0), (0.0, 0.8, 1.0))
-    again = PacingCurve((0.0, 0.5, 1.0), (0.0, 0.25, 1.0), "ours")
-    both = first.refined(again)
-    assert both.monotone
-    assert both.distance == "ours"
-    for position in np.linspace(0, 1, 41):
-        assert both.alpha_at(position) == pytest.approx(first.alpha_at(again.alpha_at(position)))
+def test_a_curve_gives_each_step_its_distance_and_shares_it_out_by_what_else_is_known() -> None:
+    place = {0.0: 0.0, 0.25: 3.0, 0.5: 4.0, 1.0: 5.0}
+
+    def apart(first: float, second: float) -> float:
+        # Around a bend: the way through the middle is longer than the way straight across.
+        return 2.0 if (first, second) == (0.0, 0.5) else abs(place[first] - place[second])
+
+    curve = PacingCurve.through((0.0, 0.5, 1.0), tuple(place), apart, distance="ours")
+    assert curve.distance == "ours"
+    assert curve.alphas == (0.0, 0.25, 0.5, 1.0)
+    assert curve.changed == pytest.approx((0.0, 0.5, 2 / 3, 1.0))
+    still = PacingCurve.through((0.0, 0.5, 1.0), (0.2,), lambda first, second: 0.0)
+    assert still.alpha_at(0.3) == 0.3
 
 
 # ---- memory and numbers

@@ -19,7 +19,7 @@ from keytween.engines.diffmorpher.fits import Fit, FitStore, key_of
 from keytween.engines.diffmorpher.framing import Framing, colours, compose, faded, matte
 from keytween.engines.diffmorpher.inversion import invert
 from keytween.engines.diffmorpher.latents import adain, lerp, slerp
-from keytween.engines.diffmorpher.reschedule import LINEAR, PacingCurve
+from keytween.engines.diffmorpher.reschedule import LINEAR, PacingCurve, evenness
 from keytween.engines.diffmorpher.schedule import as_tensor
 from keytween.images import Picture
 from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelGaveNothing
@@ -382,7 +382,7 @@ class _Run:
         ]
 
     def _known(self, pair: tuple[_Side, _Side], alphas: list[float]) -> Tensor | None:
-        """What the last measuring of the pace has drawn, ends included; None unless it is all of this."""
+        """What was drawn to even out the pace, ends included; None unless it is all of this."""
         rows = [self._drawn.get(_place(pair, alpha)) for alpha in (0.0, *alphas, 1.0)]
         found = [row for row in rows if row is not None]
         return torch.stack(found) if len(found) == len(rows) else None
@@ -444,30 +444,51 @@ class _Run:
         known = self._engine.store.load_curve(key)
         if known is not None:
             return known
-        curve = yield from self._measured(pair, LINEAR, cheap=how == "probe")
-        for _ in range(s.pace_rounds - 1):
-            again = yield from self._measured(pair, curve, cheap=False)
-            if again.evenness() < EVEN:
-                break
-            curve = curve.refined(again)
+        curve = yield from self._first_curve(pair)
+        if s.pace_rounds > 1:
+            curve = yield from self._evened_out(pair, curve)
         self._engine.store.save_curve(key, curve)
         return curve
 
-    def _measured(
-        self, pair: tuple[_Side, _Side], before: PacingCurve, *, cheap: bool
-    ) -> Generator[Step, None, PacingCurve]:
-        """How far pictures have changed at even positions of a curve; `cheap` drawings have fewer steps."""
-        s = self._settings
+    def _first_curve(self, pair: tuple[_Side, _Side]) -> Generator[Step, None, PacingCurve]:
+        """From drawings at even alphas, for a probe with few steps."""
+        cheap, distance = self._settings.reschedule == "probe", self._picked
         probes = PROBE_ALPHAS if cheap else self._probes
-        positions = [i / (probes - 1) for i in range(probes)]
-        alphas = [before.alpha_at(position) for position in positions]
-        latents = yield from self._probe(pair, alphas, min(PROBE_STEPS, s.steps) if cheap else s.steps)
-        if not cheap:
-            self._drawn = dict(zip((_place(pair, alpha) for alpha in alphas), latents, strict=True))
-        images = [self._decode(row[None]) for row in latents]
-        distance = self._distance = self._distance or perceptual.pick(self._model.encode, self._model.device)
-        steps_apart = [distance.between(a, b) for a, b in pairwise(images)]
-        return PacingCurve.from_distances(positions, steps_apart, distance=distance.name)
+        steps = min(PROBE_STEPS, self._settings.steps) if cheap else self._settings.steps
+        alphas = [i / (probes - 1) for i in range(probes)]
+        latents = yield from self._probe(pair, alphas, steps)
+        kept = [distance.keep(self._decode(row[None])) for row in latents]
+        steps_apart = [distance.apart(a, b) for a, b in pairwise(kept)]
+        return PacingCurve.from_distances(alphas, steps_apart, distance=distance.name)
+
+    def _evened_out(
+        self, pair: tuple[_Side, _Side], curve: PacingCurve
+    ) -> Generator[Step, None, PacingCurve]:
+        """Draws where a curve leads, measures, and goes on; gives the curve that led to the most even."""
+        positions = [i / (self._probes - 1) for i in range(self._probes)]
+        distance, seen, best = self._picked, dict[float, Tensor](), float("inf")
+        found = curve
+        for _ in range(self._settings.pace_rounds):
+            alphas = [curve.alpha_at(position) for position in positions]
+            latents = yield from self._probe(pair, alphas, self._settings.steps)
+            kept = [distance.keep(self._decode(row[None])) for row in latents]
+            seen.update(zip(alphas, kept, strict=True))
+            off = evenness([distance.apart(a, b) for a, b in pairwise(kept)])
+            if off < best:
+                best, found = off, curve
+                self._drawn = dict(zip((_place(pair, alpha) for alpha in alphas), latents, strict=True))
+            if off < EVEN:
+                break
+            curve = PacingCurve.through(
+                alphas, list(seen), lambda a, b: distance.apart(seen[a], seen[b]), distance=distance.name
+            )
+        return found
+
+    @property
+    def _picked(self) -> perceptual.Distance:
+        """What pictures are compared by."""
+        self._distance = self._distance or perceptual.pick(self._model.encode, self._model.device)
+        return self._distance
 
     def _probe(
         self, pair: tuple[_Side, _Side], alphas: list[float], steps: int

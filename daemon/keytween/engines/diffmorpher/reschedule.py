@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -34,30 +34,42 @@ class PacingCurve:
         changed = (0.0, *(d / total for d in accumulate(distances)))
         return cls(tuple(alphas), (*changed[:-1], 1.0), distance)
 
+    @classmethod
+    def through(
+        cls,
+        alphas: Sequence[float],
+        known: Sequence[float],
+        apart: Callable[[float, float], float],
+        *,
+        distance: str = "",
+    ) -> PacingCurve:
+        """The curve through pictures at `alphas`; how far two pictures are `apart` is asked by their alphas.
+
+        Within a step, the pictures at `known` alphas that lie there share it out as far as they are apart.
+        """
+        knots, steps = [alphas[0]], list[float]()
+        for low, high in pairwise(alphas):
+            inside = [low, *sorted(alpha for alpha in set(known) if low < alpha < high), high]
+            parts = [apart(a, b) for a, b in pairwise(inside)]
+            share = apart(low, high) / (sum(parts) or 1.0)
+            knots += inside[1:]
+            steps += [part * share for part in parts]
+        return cls.from_distances(knots, steps, distance=distance)
+
     def alpha_at(self, position: float) -> float:
         """The alpha at which the change has come so far, 0..1; ends stay ends, and it never falls."""
         return float(np.interp(position, self.changed, self.alphas))
-
-    def refined(self, again: PacingCurve) -> PacingCurve:
-        """The curve through both: `again` was measured on pictures at the alphas that this one gave.
-
-        Its `alphas` are therefore positions on this curve.
-        """
-        knots = {self.alpha_at(p): c for p, c in zip(again.alphas, again.changed, strict=True)}
-        for alpha, position in zip(self.alphas, self.changed, strict=True):
-            knots.setdefault(alpha, float(np.interp(position, again.alphas, again.changed)))
-        alphas = tuple(sorted(knots))
-        return PacingCurve(alphas, tuple(knots[alpha] for alpha in alphas), again.distance)
-
-    def evenness(self) -> float:
-        """Standard deviation over mean of the steps that the curve was made from."""
-        steps = np.diff(self.changed)
-        return float(np.std(steps) / np.mean(steps))
 
     @property
     def monotone(self) -> bool:
         """Whether it rises, as every curve of distances does."""
         return all(a <= b for a, b in pairwise(self.changed))
+
+
+def evenness(steps: Sequence[float]) -> float:
+    """Standard deviation over mean; 0 where all steps are the same, or nothing changes."""
+    mean = float(np.mean(steps))
+    return float(np.std(steps)) / mean if mean > 0 else 0.0
 
 
 LINEAR = PacingCurve((0.0, 1.0), (0.0, 1.0), "none")

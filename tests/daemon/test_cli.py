@@ -291,7 +291,7 @@ def test_the_demo_of_diffmorpher_shows_what_our_checkpoint_has_learnt() -> None:
     assert [example.name for example in demo.shown_by("flow")] == ["wave", "leap"]
     asked = demo._diffusion("diffmorpher", load())
     assert asked.checkpoint == str(models.built_in()["toon"].folder)
-    assert (asked.steps, asked.refinements) == (20, 1)
+    assert (asked.steps, asked.refinements, asked.lora_lr) == (20, 1, 1e-3)
     assert demo._diffusion("flow", load()) == Diffusion()
 
 

@@ -16,6 +16,8 @@ from .memory import Origin
 
 KEY = "keytween_key"
 """The id that a keyframe's strip carries. Names change and Python references die with undo; this stays."""
+MOST_BYTES = 64 << 20
+"""A file that is larger is known by its size and time alone; no picture is, but films are."""
 _SHOWN = (
     *("use_flip_x", "use_flip_y", "use_reverse_frames", "color_multiply", "color_saturation"),
     *("blend_alpha", "alpha_mode", "mute"),
@@ -73,9 +75,11 @@ def stamp(path: Path | None) -> tuple[int, int]:
 
 
 def digest_of(path: Path | None) -> str:
-    """The digest of a file's bytes; empty without one."""
+    """The digest of a file's bytes; empty without one, and for a file as large as films are."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+        if path is None or path.stat().st_size > MOST_BYTES:
+            return ""
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""
 
@@ -85,7 +89,9 @@ def has_changed(strip: bpy.types.Strip, origin: Origin) -> bool:
     if look_of(strip) != origin.look:
         return True
     path = file_of(strip)
-    return stamp(path) != (origin.size, origin.mtime) and digest_of(path) != origin.digest
+    if stamp(path) == (origin.size, origin.mtime):
+        return False
+    return not origin.digest or digest_of(path) != origin.digest
 
 
 def look_of(strip: bpy.types.Strip) -> str:
@@ -105,6 +111,9 @@ def _shown(strip: bpy.types.Strip) -> Iterator[object]:
     space = getattr(strip, "colorspace_settings", None)
     yield space and space.name
     yield [(modifier.type, modifier.mute) for modifier in strip.modifiers]
+    if strip.type == "MOVIE":
+        # Which of the film's frames is shown first.
+        yield vse_compat.start(strip) - vse_compat.content_start(strip)
 
 
 def place_of(strip: bpy.types.Strip) -> tuple[int, int]:

@@ -41,7 +41,7 @@ REFRESH_S, SLOWEST_REFRESH_S = 0.25, 2.0
 """Strips and panels follow what arrives at this pace: every change of a strip makes Blender draw anew,
 and while it draws no timer fires, so a redraw for each frame would hold up the frames themselves."""
 SOON_S, ACTIVE_S, IDLE_S, RENDERING_S = 0.01, 0.05, 0.5, 0.5
-CHORES_S = 0.2
+CHORES_S = 0.5
 CHORES: list[Callable[[], None]] = []
 """What other modules want done now and then; each takes a few milliseconds at most."""
 STATUS = Status()

@@ -14,6 +14,7 @@ import bpy
 
 from . import insert, origins, poller, retiming
 from .memory import Origin, Tween
+from .status import SLOW
 from .tween import Settings
 
 BUDGET_S = 0.002
@@ -57,11 +58,17 @@ def reasons(
     if _text(settings.remembered()) != _text(tween.settings):
         yield "Its timing was changed: press Retime"
     kept = {name: value for name, value in tween.request.items() if name != "keyframes"}
-    if _text(retiming.asked(scene, strip, settings)) != _text(kept):
+    if _is_known(strip) and _text(retiming.asked(scene, strip, settings)) != _text(kept):
         yield "Its engine's settings were changed: press Regenerate"
     shelf, coming = poller.STATUS.shelf(insert.folder_of(strip)), poller.on_the_way(tween.job_id)
     if lacking := sum(map(len, tween.missing(shelf, coming))):
         yield f"{lacking} drawings are missing: press Retime"
+
+
+def _is_known(strip: bpy.types.Strip) -> bool:
+    """Whether the settings can be read: engines and presets are the daemon's to tell."""
+    engine = strip.keytween_own.settings.engine
+    return bool(engine) and (engine not in SLOW or poller.STATUS.link.welcome is not None)
 
 
 def _keyframes(tween: Tween, carried: dict[str, list[bpy.types.Strip]]) -> Iterator[str]:
@@ -84,7 +91,7 @@ def _is_other_file(source: bpy.types.Strip, origin: Origin) -> bool:
     now = origins.stamp(path)
     if path is None or now == (origin.size, origin.mtime):
         return False
-    if now[0] < 0:
+    if now[0] < 0 or not origin.digest:
         return True
     known = _digests.get(path)
     if known is not None and known[0] == now:

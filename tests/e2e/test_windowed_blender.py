@@ -164,6 +164,24 @@ def test_a_tween_is_timed_anew_with_the_mouse(blender: windowed.WindowedBlender,
     keep_picture(work, "blender-timing")
 
 
+def test_a_keyframe_is_dragged_and_a_drawing_becomes_one(
+    blender: windowed.WindowedBlender, work: Path
+) -> None:
+    """With the mouse: the strip says it is stale, Retime follows, Promote takes a drawing, undo undoes it."""
+    notes = play(blender, "breakdown", *options(work, save=work / "breakdown.blend")).notes
+    assert notes["dragged_to"] < 25
+    assert notes["tag"] == "COLOR_02"
+    assert "Keyframe 2 was moved" in notes["stale"]
+    retimed, promoted = notes["retimed"], notes["promoted"]
+    assert retimed["end"] == notes["dragged_to"] + 1
+    assert len(promoted["files"]) == len(retimed["files"])
+    assert promoted["files"][notes["frame"] - promoted["start"]].startswith("key_")
+    assert notes["strips_undone"] == 3
+    assert notes["undone"]["files"] == retimed["files"]
+    assert notes["tick_max_ms"] < STALL_MS
+    keep_picture(work, "blender-breakdown")
+
+
 def test_leaving_blender_while_a_job_runs(blender: windowed.WindowedBlender, work: Path) -> None:
     """Blender closes at once, the daemon goes on, and the file finds its frames when it is opened again."""
     file = work / "shot.blend"

@@ -318,8 +318,61 @@ def timing(stage: Stage) -> Steps:
     for _ in range(12):
         yield from stage.robot("click", 5)
     yield from stage.rest_mouse()
-    yield 10.0
+    yield 3.0
     yield from stage.shoot("blender-timing")
+
+
+def breakdown(stage: Stage) -> Steps:
+    """A keyframe is dragged and the tween follows; a drawing becomes a keyframe, and undo takes that back."""
+    yield from furnish(stage)
+    yield from connect(stage)
+    yield from lay_keyframes(stage)
+    bpy.ops.wm.save_as_mainfile(filepath=stage.options["save"])
+    yield from press_tween(stage)
+    yield from until(lambda: state_of(stage) == "done", 60, "the job's end")
+    strips = stage.scene.sequence_editor.strips
+    with stage.looking_at():
+        bpy.ops.sequencer.select_all(action="DESELECT")
+    yield from drag(stage, "wave_2", frames=-8)
+    stage.note(dragged_to=strips["wave_2"].left_handle)
+    yield from until(lambda: tween_strip(stage)["keytween_stale"], 10, "the strip's word that it is stale")
+    stage.note(stale=tween_strip(stage)["keytween_stale"], tag=tween_strip(stage).color_tag)
+    stage.scene.sequence_editor.active_strip = tween_strip(stage)
+    yield from seek_button(stage, "keytween.retime")
+    yield from stage.click()
+    yield from until(lambda: state_of(stage) == "done", 60, "the drawings for the new place")
+    yield SETTLE
+    stage.note(retimed=describe(tween_strip(stage)))
+    show_middle(stage)
+    yield from seek_button(stage, "keytween.promote")
+    yield from stage.click()
+    yield from until(lambda: len(strips) == 4 and state_of(stage) == "done", 60, "the breakdown's drawings")
+    yield SETTLE
+    stage.note(promoted=describe(tween_strip(stage)), frame=stage.scene.frame_current)
+    yield from stage.rest_mouse()
+    yield 3.0
+    yield from stage.shoot("blender-breakdown")
+    yield from stage.press("ctrl+z")
+    yield SETTLE
+    stage.note(undone=describe(tween_strip(stage)), strips_undone=len(stage.scene.sequence_editor.strips))
+    stage.note(tick_max_ms=status().tick_max_ms)
+
+
+def drag(stage: Stage, name: str, *, frames: int) -> Steps:
+    """Drags a strip along the timeline with the mouse; it may snap to what is near."""
+    strip, timeline = stage.scene.sequence_editor.strips[name], stage.region("WINDOW")
+    middle = (strip.left_handle + strip.right_handle) / 2
+    places = [
+        timeline.view2d.view_to_region(f, strip.channel + 0.5, clip=False) for f in (middle, middle + frames)
+    ]
+    (left, height), (right, _) = [(timeline.x + x, timeline.y + y) for x, y in places]
+    yield from stage.point_at(left, height)
+    yield from stage.robot("mousedown", 1)
+    for share in (0.1, 0.3, 0.6, 1.0):
+        yield from stage.point_at(left + (right - left) * share, height)
+        yield 0.1
+    yield from stage.robot("mouseup", 1)
+    yield SETTLE
 
 
 def seek_button(stage: Stage, operator: str) -> Steps:
@@ -410,10 +463,8 @@ def preferences(stage: Stage) -> Steps:
     yield from stage.shoot("blender-preferences")
 
 
-SCENES: dict[str, Callable[[Stage], Steps]] = {
-    scene.__name__: scene
-    for scene in (tween, timing, leave_running, come_back, opened_again, one_strip, no_daemon, preferences)
-}
+ALL = (tween, timing, breakdown, leave_running, come_back, opened_again, one_strip, no_daemon, preferences)
+SCENES: dict[str, Callable[[Stage], Steps]] = {scene.__name__: scene for scene in ALL}
 
 
 def play(scene: Steps, stage: Stage) -> None:

@@ -188,8 +188,8 @@ def shows_draft(strip: bpy.types.Strip) -> bool:
 
 
 def folder_of(strip: bpy.types.Strip) -> Path:
-    """Where the strip's files lie."""
-    return Path(bpy.path.abspath(strip.directory))
+    """Where the strip's files lie, by one name: a file saved elsewhere says `//../` for the same folder."""
+    return Path(os.path.normpath(bpy.path.abspath(strip.directory)))
 
 
 def fill(strip: bpy.types.Strip, names: Sequence[str]) -> int:

@@ -120,6 +120,8 @@ BENCH = (
     "textures",
 )
 SHOTS = (
+    "screen",
+    "watching",
     "running",
     "page",
     "conform",
@@ -127,6 +129,7 @@ SHOTS = (
     "pool",
     "worker",
     "unit",
+    "wishes",
     "film",
     "footprint",
     "estimate",
@@ -208,6 +211,7 @@ DOORS = {
     "peft": Door(("daemon/keytween/engines/diffmorpher/",), future=True),
     "lpips": Door(("daemon/keytween/engines/diffmorpher/",)),
     "opentimelineio": Door(("daemon/keytween/shots/timeline.py",)),
+    "textual": Door(("daemon/keytween/shots/screen.py",)),
     "ray": Door(("daemon/keytween/shots/cluster.py",)),
 }
 """The doors of heavy libraries: files, or folders with a slash at the end."""

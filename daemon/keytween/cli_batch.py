@@ -1,4 +1,4 @@
-"""The `shot` and `batch` commands: tweens from a shots file. Parses, calls, prints."""
+"""The `shot`, `batch` and `top` commands: tweens from a shots file. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ EXIT_SHOTS, EXIT_BUSY = 8, 75
 
 
 def add(commands: Any) -> None:
-    """Adds `shot` and `batch` to the command line."""
+    """Adds `shot`, `batch` and `top` to the command line."""
     _add_shot(commands)
     _add_batch(commands)
+    _add_top(commands)
 
 
 def _add_shot(commands: Any) -> None:
@@ -60,6 +61,14 @@ def _add_batch(commands: Any) -> None:
     add("--attempts", type=int, default=2, help="how often a shot's process may die (default: 2)")
     add("--ray", metavar="ADDRESS", help="make the shots on this Ray cluster")
     add("--memory", type=float, default=0.0, metavar="MB", help="end a shot that takes more memory")
+
+
+def _add_top(commands: Any) -> None:
+    top = command(commands, "top", "watch this machine, the daemon and a batch", _top)
+    top.add_argument(
+        "output", metavar="OUTPUT", type=Path, nargs="?", help="a batch's output, or its shots file"
+    )
+    top.add_argument("--once", action="store_true", help="print what there is to see, and exit")
 
 
 # ---- one shot
@@ -322,3 +331,39 @@ def _conform(batch: Batch) -> Path | None:
     from keytween.shots import conform
 
     return conform.write(batch)
+
+
+# ---- watching
+
+
+def _top(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from keytween.config import load
+    from keytween.shots import watching
+    from keytween_wire.errors import EngineUnavailable
+
+    output = _output_of(options.output) if options.output else None
+    if options.json or options.once:
+        seen = watching.look(load(), output)
+        if options.json:
+            print_json(asdict(seen))
+        for line in watching.lines(seen):
+            say(options, line)
+        return 0
+    try:
+        from keytween.shots.screen import Top
+    except ImportError as error:
+        fix = "Install Keytween with its extra `top`, or add --once."
+        raise EngineUnavailable(name="Textual", detail=error, fix=fix) from error
+    Top(load(), output).run()
+    return 0
+
+
+def _output_of(path: Path) -> Path:
+    """The folder itself, or where the batch of a shots file puts its results."""
+    if path.is_dir():
+        return path
+    from keytween.shots.reading import read
+
+    return read(path).output

@@ -19,11 +19,13 @@ from typing import Any
 
 import psutil
 
-from keytween.shots.pool import BUSY, DONE, FAILED, UNCHANGED, Event, Limits
+from keytween.shots.pool import BUSY, DONE, FAILED, PULSE, UNCHANGED, Event, Limits
 from keytween.shots.records import Shelf
 from keytween.shots.shot import Batch, Shot
 from keytween.shots.unit import failure, note_death
+from keytween.shots.wishes import CANCEL, take
 from keytween_wire.errors import (
+    Cancelled,
     ClusterUnusable,
     EngineUnavailable,
     KeytweenError,
@@ -157,6 +159,7 @@ class _Driver:
             for reference in ready:
                 yield from self._ended(reference, self.under_way.pop(reference))
             self._look()
+            yield Event(PULSE, "")
 
     def _remote(self) -> Any:
         """The task: on a GPU where the cluster has any, its process kept for the next shot.
@@ -225,7 +228,15 @@ class _Driver:
         return ShotCrashed(shot=shot.id, attempts=count, detail=detail)
 
     def _look(self) -> None:
-        """Gives up what runs far beyond its deadline; a shot runs from when its record says so."""
+        """Gives up what runs far beyond its deadline, or is cancelled by whoever watches.
+
+        A shot runs from when its record says so.
+        """
+        cancelled = {shot for shot, what in take(self.batch.results) if what == CANCEL}
+        for reference, task in self.under_way.items():
+            if task.shot.id in cancelled:
+                task.given_up = Cancelled()
+                self.ray.cancel(reference, force=True)
         for reference, task in self.under_way.items():
             seconds = self.limits.seconds(task.shot)
             if not seconds or task.given_up:

@@ -20,9 +20,12 @@ import psutil
 from keytween.shots.records import Record, Shelf
 from keytween.shots.shot import Batch, Shot
 from keytween.shots.unit import note_death
-from keytween_wire.errors import KeytweenError, ShotCrashed, ShotTooLarge, ShotTooSlow, from_wire
+from keytween.shots.wishes import CANCEL, RETRY, take
+from keytween_wire.errors import Cancelled, KeytweenError, ShotCrashed, ShotTooLarge, ShotTooSlow, from_wire
 
 DONE, UNCHANGED, FAILED, BUSY, PROGRESS = "done", "unchanged", "failed", "busy", "progress"
+PULSE = "pulse"
+"""Nothing has happened; but whoever listens may want to do something now and then."""
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at deadlines and memory."""
@@ -107,7 +110,7 @@ class _Pool:
                 number, answer = -1, {}
             if number >= 0:
                 yield from self._answered(self.workers[number], answer)
-            self._look()
+            yield from self._look()
 
     # ---- handing out
 
@@ -201,16 +204,34 @@ class _Pool:
 
     # ---- limits
 
-    def _look(self) -> None:
+    def _look(self) -> Iterator[Event]:
         now = time.monotonic()
         if now - self.looked < LOOK_EVERY:
             return
         self.looked = now
+        yield Event(PULSE, "")
+        for shot, what in take(self.batch.results):
+            yield from self._wished(shot, what)
         for worker in self.workers.values():
             if worker.shot and worker.given_up is None:
                 worker.given_up = self._too_much(worker, worker.shot, now)
                 if worker.given_up:
                     worker.process.kill()
+
+    def _wished(self, name: str, what: str) -> Iterator[Event]:
+        """Does what somebody who watches wants: ends a shot, or queues one again that has ended."""
+        at_work = next((w for w in self.workers.values() if w.shot and w.shot.id == name), None)
+        waiting = next((shot for shot in self.waiting if shot.id == name), None)
+        if what == CANCEL and at_work and at_work.given_up is None:
+            at_work.given_up = Cancelled()
+            at_work.process.kill()
+        elif what == CANCEL and waiting:
+            self.waiting.remove(waiting)
+            note_death(Shelf(self.batch.results, name), name, Cancelled(), time.time())
+            yield Event(FAILED, name, 1.0, error=Cancelled())
+        elif what == RETRY and not at_work and not waiting:
+            self.deaths.pop(name, None)
+            self.waiting += [shot for shot in self.batch.shots if shot.id == name]
 
     def _too_much(self, worker: _Worker, shot: Shot, now: float) -> KeytweenError | None:
         seconds = self.limits.seconds(shot)

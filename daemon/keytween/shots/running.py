@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from keytween.placing import place
 from keytween.shots import estimate
 from keytween.shots.planning import Planned, check_places, prepare
-from keytween.shots.pool import FAILED, PROGRESS, UNCHANGED, Event
+from keytween.shots.pool import FAILED, PROGRESS, PULSE, UNCHANGED, Event
 from keytween.shots.reading import matching
 from keytween.shots.records import DONE, Record, Shelf, here
 from keytween.shots.shot import Batch, Fault, Shot
 from keytween.shots.unit import is_done, note_death
+from keytween.shots.wishes import take
 from keytween_wire.errors import KeytweenError, OutputUnwritable
 
 if TYPE_CHECKING:
@@ -122,16 +123,26 @@ def carry_out(batch: Batch, lines: Sequence[Line], executor: Executor) -> Iterat
             yield Event(FAILED, line.shot, error=line.error)
         elif line.state == DONE:
             summary.unchanged.append(line.shot)
+    take(batch.results)
     shots = [line.planned.shot for line in lines if line.to_make and line.planned]
-    board = _Board(batch, len(lines), {shot.id: "waiting" for shot in shots}, began)
+    board = _Board(batch, len(lines), _states(lines), began)
     if shots:
         for event in executor(shots):
-            _sort_in(summary, event)
-            board.heard(event)
-            yield event
+            if event.kind != PULSE:
+                _sort_in(summary, event)
+                board.heard(event)
+                yield event
+            board.say_now_and_then()
     board.say()
+    take(batch.results)
     summary.seconds = time.time() - began
     yield summary
+
+
+def _states(lines: Sequence[Line]) -> dict[str, str]:
+    """Where each shot of the plan stands before anything is made."""
+    told = {DONE: UNCHANGED, LEFT_OUT: LEFT_OUT}
+    return {line.shot: FAILED if line.error else told.get(line.state, "waiting") for line in lines}
 
 
 def _make_folder(folder: Path) -> None:
@@ -142,6 +153,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sort_in(summary: Summary, event: Event) -> None:
+    if event.kind in (DONE, UNCHANGED, FAILED):
+        # It may have failed before, and been tried again by whoever watches.
+        summary.failed = [fault for fault in summary.failed if fault.shot != event.shot]
     if event.kind == DONE:
         summary.done.append(event.shot)
     elif event.kind == UNCHANGED:
@@ -160,19 +174,24 @@ class _Board:
     began: float
     shares: dict[str, tuple[float, str]] = field(default_factory=dict)
     said: float = 0.0
+    news: bool = True
 
     def heard(self, event: Event) -> None:
-        """Takes an event in; writes at most once a second."""
+        """Takes an event in."""
         self.states[event.shot] = "running" if event.kind == PROGRESS else event.kind
         self.shares[event.shot] = (round(event.share, 3), event.phase)
         if event.kind != PROGRESS:
             del self.shares[event.shot]
-        if time.time() - self.said >= SAY_EVERY:
+        self.news = True
+
+    def say_now_and_then(self) -> None:
+        """Writes the file when there is news, at most once a second."""
+        if self.news and time.time() - self.said >= SAY_EVERY:
             self.say()
 
     def say(self) -> None:
         """Writes the file; a full disk does not end the batch."""
-        self.said = time.time()
+        self.said, self.news = time.time(), False
         shares = {shot: {"share": share, "phase": phase} for shot, (share, phase) in self.shares.items()}
         whole = {
             "source": str(self.batch.source),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from keytween import bench
 from keytween.bench.measures import Seen, psnr
 from keytween.bench.scenes import Scene, scenes
 from keytween.engines.base import Frame
@@ -22,10 +24,11 @@ from keytween.engines.flow.looks import look
 from keytween.engines.flow.matching import match
 from keytween.engines.flow.poses import shifts
 from keytween.engines.flow.posing import Poses
-from keytween.images import Picture
+from keytween.images import Picture, read
 from keytween_wire.messages import KeyframeImage, MorphRequest
 
 SIZE = 256
+RENDERED = Path(bench.__file__).parent / "rendered"
 MARGINS = {
     "shift-quarter": 12,
     "turn-60": 8,
@@ -195,6 +198,21 @@ def test_halfway_the_eyes_are_halfway() -> None:
     made = middle(*(Picture(np.rint(face(s)[..., :3] * 255).astype(np.uint8)) for s in (0, 42)))
     truth = np.rint(face(21)[..., :3] * 255)
     assert np.abs(made.pixels.astype(float) - truth).mean() < 1.5
+
+
+def test_the_motion_is_the_same_to_the_bit_wherever_the_pictures_lie_in_memory() -> None:
+    folder = RENDERED / "head"
+    pictures = [look(read(folder / name)) for name in ("0000.png", "0008.png")]
+    motions = [match(*(shifted(p, by) for p in pictures)) for by in (0, 3)]
+    assert motions[0] is not None
+    assert len({m.there.tobytes() for m in motions if m is not None}) == 1
+
+
+def shifted(picture: np.ndarray[tuple[int, ...], np.dtype[np.float32]], by: int) -> np.ndarray:
+    """The same picture so many numbers further on in a buffer."""
+    out = np.empty(picture.size + by, np.float32)[by:].reshape(picture.shape)
+    out[:] = picture
+    return out
 
 
 # ---- shifts, and what is behind

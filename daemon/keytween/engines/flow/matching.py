@@ -239,7 +239,9 @@ def _search(
     def cost(tried: Array) -> Array:
         seen = blurred(difference(first, fetched(second, places + tried)), 1.2)
         away = tried - calm
-        return seen + np.float32(SWAY) * cv2.min(cv2.magnitude(away[..., 0], away[..., 1]), 4)  # pyright: ignore
+        # cv2.magnitude's last bit depends on where the memory happens to lie.
+        far = np.sqrt(np.square(away[..., 0]) + np.square(away[..., 1]))
+        return seen + np.float32(SWAY) * np.minimum(far, np.float32(4))
 
     best, least = motion, cost(motion)
     for tried in offers:

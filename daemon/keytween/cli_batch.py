@@ -253,8 +253,8 @@ def _print_plan(options: argparse.Namespace, lines: Sequence[Line], whole: dict[
     )
     say(options, f"{whole['to_make']} shots to make, {whole['drawings']} drawings, {about}.")
     if whole["bytes_needed"] > whole["bytes_free"]:
-        free, needed = whole["bytes_free"] / 1e9, whole["bytes_needed"] / 1e9
-        room = f"{free:.2f} GB are free and about {needed:.2f} GB needed in {whole['output']}"
+        free, needed = (f"{whole[name] / 1e6:,.1f} MB" for name in ("bytes_free", "bytes_needed"))
+        room = f"{free} are free and about {needed} needed in {whole['output']}"
         say(options, f"The disk may be too small: {room}.")
 
 

@@ -113,7 +113,6 @@ def carry_out(batch: Batch, lines: Sequence[Line], executor: Executor) -> Iterat
     """
     began = time.time()
     summary = Summary(batch)
-    _make_folder(batch.results)
     known = {shot.id for shot in batch.shots}
     for line in lines:
         if line.error is not None:
@@ -127,6 +126,7 @@ def carry_out(batch: Batch, lines: Sequence[Line], executor: Executor) -> Iterat
     shots = [line.planned.shot for line in lines if line.to_make and line.planned]
     board = _Board(batch, len(lines), _states(lines), began)
     if shots:
+        _make_folder(batch.results)
         for event in executor(shots):
             if event.kind != PULSE:
                 _sort_in(summary, event)

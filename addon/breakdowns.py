@@ -176,7 +176,8 @@ def _halves(strip: bpy.types.Strip, tween: Tween, found: Found) -> tuple[Points,
     keyframes = settings.keyframes(places)
     segment = timeline.segments(keyframes, exposure=settings.exposure)[found.segment]
     q = found.position
-    if not 0.001 < q < 0.999 or segment.easing == timeline.LINEAR:
+    straight = segment.easing == timeline.LINEAR and not segment.drift
+    if straight or not 0.001 < q < 0.999:
         return None
     if found.frame <= segment.start:
         return None

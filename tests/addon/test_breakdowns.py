@@ -93,6 +93,21 @@ def test_the_spacing_goes_on_as_it_was(scene: object, daemon: Daemon, strip_at: 
     assert [q + p * (1 - q) for s, p in parts if s == 1] == pytest.approx(whole[5:12], abs=2e-3)
 
 
+def test_a_moving_hold_goes_on_as_it_was(scene: object, daemon: Daemon, strip_at: Maker) -> None:
+    strip_at(1, 5, 4)
+    strip_at(13, 1, 40)
+    bpy.ops.keytween.tween()
+    strip = scene.sequence_editor.active_strip = the_tween()
+    strip.keytween_own.segments[0].drift = 0.2
+    bpy.ops.keytween.retime()
+    whole = [position for _, position in remembered(strip)["drawings"]]
+    q = whole[6]
+    promoted(scene, 8)
+    parts = remembered(strip)["drawings"]
+    assert [p * q for s, p in parts if s == 0] == pytest.approx(whole[:6], abs=2e-3)
+    assert [q + p * (1 - q) for s, p in parts if s == 1] == pytest.approx(whole[7:], abs=2e-3)
+
+
 def test_a_promoted_keyframe_can_be_dragged_and_undone(
     scene: object, daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -46,11 +47,16 @@ class Place:
     @classmethod
     def of(cls, source: Path, output: object, frames: object, chosen: Path | None) -> Place:
         """Paths in the file count from its folder; `chosen` is the command line's output."""
-        folder = source.absolute().parent
+        folder = folder_of(source)
         named = folder / _text("output", output) if output is not None else None
-        root = (chosen and chosen.absolute()) or named or folder / f"{source.stem}-batch"
+        root = (chosen and Path(os.path.abspath(chosen))) or named or folder / f"{source.stem}-batch"
         template = check_output(_text("frames", frames)) if frames is not None else FRAMES
         return cls(source, root, template)
+
+
+def folder_of(source: Path) -> Path:
+    """The folder from which a shots file's paths count."""
+    return Path(os.path.abspath(source)).parent
 
 
 def from_toml(text: str, source: Path, output: Path | None) -> Batch:
@@ -150,10 +156,10 @@ def gather(place: Place, rows: Iterable[Row]) -> Batch:
 def _each_folder(row: Row, place: Place) -> Iterator[Row]:
     """The row itself, or with `folders` one row for each folder that matches."""
     if "folders" not in row:
-        yield {**row, "folder": place.source.absolute().parent}
+        yield {**row, "folder": folder_of(place.source)}
         return
     pattern = _text("folders", row["folders"])
-    root, relative = _anchored(place.source.absolute().parent, pattern)
+    root, relative = _anchored(folder_of(place.source), pattern)
     try:
         # Path.glob does not follow links down: a link to a folder above never becomes an endless way.
         found = sorted(path for path in root.glob(relative) if path.is_dir())

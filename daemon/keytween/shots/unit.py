@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,9 @@ Advance = Callable[[float, str], None]
 
 SHEET_PICTURES = 7
 """How many pictures a contact sheet shows at most; the first and the last are always among them."""
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.tmp")
+"""What `placing` calls a file until it is whole."""
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "openimageio", "torch", "diffusers")
 
@@ -151,6 +155,7 @@ class _Run:
     def begin(self) -> None:
         """Takes over what is whole, and says on disk that the shot is made, with every file it may leave."""
         footprint.forget()
+        self._sweep_unfinished()
         request = self.planned.request_hash
         if self.fresh:
             self.shelf.journal.unlink(missing_ok=True)
@@ -161,6 +166,16 @@ class _Run:
         self.shelf.save(
             {**self._head(), "state": RUNNING, "files": sorted({*self._old_files(), *self._files()})}
         )
+
+    def _sweep_unfinished(self) -> None:
+        """Removes what a kill left half written, in folders that are this shot's alone."""
+        folders = {self.shelf.folder}
+        if "{shot" in str(Path(self.planned.shot.output).parent):
+            folders |= {self.planned.file(frame).parent for frame, _ in self.planned.frames()}
+        for folder in folders:
+            for path in folder.glob(".*.tmp"):
+                if _UNFINISHED.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def _head(self) -> Record:
         same = self.old.get("request") == self.planned.request_hash

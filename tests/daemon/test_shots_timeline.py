@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,16 @@ def test_an_archive_is_unpacked_and_made(show: Path, config: Config) -> None:
     stamp = picture.stat().st_mtime_ns
     reading.read(source)
     assert picture.stat().st_mtime_ns == stamp
+
+
+def test_tasks_that_unpack_at_once_do_not_disturb_each_other(show: Path) -> None:
+    source = archive(show, packed(show))
+    with ThreadPoolExecutor(8) as pool:
+        batches = list(pool.map(lambda _: reading.read(source), range(8)))
+    assert {shot.keyframes for batch in batches for shot in batch.shots} == {batches[0].shots[0].keyframes}
+    assert all(
+        Path(k).read_bytes() == (show / Path(k).name).read_bytes() for k in batches[0].shots[0].keyframes
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,11 @@ import re
 import shutil
 import stat
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from keytween.placing import place
 from keytween_wire.errors import OutputUnwritable, ShotsUnreadable
@@ -26,12 +30,28 @@ def unpack(source: Path, folder: Path) -> Path:
             members = [_checked(member, source) for member in archive.infolist() if not member.is_dir()]
             if CONTENT not in {member.filename for member in members}:
                 raise ShotsUnreadable(name=source, detail=f"it holds no {CONTENT}")
-            _write(archive, members, source, folder)
+            # Tasks of an array all unpack, and all at once.
+            with _alone(folder):
+                _write(archive, members, source, folder)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise ShotsUnreadable(name=source, detail=error) from error
     except FileNotFoundError as error:
         raise ShotsUnreadable(name=source, detail=error.strerror or error) from error
     return folder / CONTENT
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    except OSError as error:
+        raise OutputUnwritable(name=folder, detail=error.strerror or error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _checked(member: zipfile.ZipInfo, source: Path) -> zipfile.ZipInfo:
@@ -50,7 +70,6 @@ def _write(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], source: Pat
     try:
         if marker.is_file() and marker.read_text("utf-8") == state:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         needed, free = sum(m.file_size for m in members), shutil.disk_usage(folder).free
         if needed > free:
             detail = f"{source.name} needs {needed / 1e6:.0f} MB unpacked, and {free / 1e6:.0f} MB are free"

@@ -130,6 +130,16 @@ def draft(strip: bpy.types.Strip) -> JobView | None:
     return _job(strip, tween, missing, draft=True)
 
 
+def superseded(strip: bpy.types.Strip) -> list[JobView]:
+    """The unfinished jobs of a tween none of whose drawings any of its strips would show."""
+    strip_id = tween_of(strip).job_id
+    tweens = [tween_of(one) for _, one in insert.tween_strips(strip_id)]
+    shown = {look for tween in tweens for look in tween.looks}
+    shown |= {look for tween in tweens if tween.request["engine"] in SLOW for look in tween.draft_looks}
+    jobs = (view for view in poller.STATUS.jobs.values() if view.strip_id == strip_id)
+    return [view for view in jobs if not view.state.ended and shown.isdisjoint(view.looks)]
+
+
 def _job(
     strip: bpy.types.Strip, tween: Tween, positions: Sequence[Sequence[float]], *, draft: bool = False
 ) -> JobView | None:

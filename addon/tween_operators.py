@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
 import bpy
 
-from keytween_wire.errors import KeytweenError, NoTweenActive
+from keytween_wire.errors import DaemonNotRunning, KeytweenError, NoTweenActive
 
 from . import breakdowns, insert, poller, properties, retiming, vse_compat
 from .operators import Result, carry_out, keep_error, need_daemon, report
@@ -55,7 +56,7 @@ class _OnTween:
         except KeytweenError as error:
             return report(self, context, error)
         try:
-            send(jobs, wait=wait)
+            send(strip, jobs, wait=wait)
         except KeytweenError as error:
             # What could be done without the daemon is done; the rest waits for it.
             report(self, context, error)
@@ -80,8 +81,14 @@ def listed(job: JobView | None) -> list[JobView]:
     return [job] if job else []
 
 
-def send(jobs: Sequence[JobView], *, wait: bool) -> None:
-    """Hands jobs over, or carries them out; those that find no daemon are handed over once there is one."""
+def send(strip: bpy.types.Strip, jobs: Sequence[JobView], *, wait: bool) -> None:
+    """Hands jobs over, or carries them out; those that find no daemon are handed over once there is one.
+
+    Jobs of the strip whose drawings nobody wants any more are cancelled, so that the new ones need not wait.
+    """
+    for old in retiming.superseded(strip):
+        with suppress(DaemonNotRunning):
+            poller.cancel(old.job_id)
     for job in jobs:
         poller.STATUS.jobs[job.job_id] = job
     if wait:

@@ -28,7 +28,7 @@ def tweened(scene: object, strip_at: Maker, *starts: int) -> object:
 def press_retime(extension: SimpleNamespace, scene: object) -> object:
     """What the button does for people, which background Blender never does; returns the job for the rest."""
     job = extension.retiming.retime(scene, the_tween())
-    extension.tween_operators.send([job] if job else [], wait=False)
+    extension.tween_operators.send(the_tween(), [job] if job else [], wait=False)
     bpy.ops.ed.undo_push(message="Retime")
     return job
 

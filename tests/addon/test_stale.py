@@ -132,6 +132,25 @@ def test_drawings_that_were_cancelled_are_missed_and_made_by_the_next_retime(
     assert told(extension, strip) == []
 
 
+def test_a_job_for_drawings_that_nobody_wants_any_more_is_cancelled(
+    scene: object, own_daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
+) -> None:
+    strip_at(1, 1, 10, size=(480, 270))
+    strip_at(34, 1, 160, size=(480, 270))
+    scene.keytween.engine = "flow"
+    old = press(extension, scene)
+    turn_until(extension, lambda: len(old.files) >= 2)
+    strip = the_tween()
+    strip.keytween_own.settings.engine = "dissolve"
+    new = extension.retiming.regenerate(scene, strip)
+    extension.tween_operators.send(strip, [new], wait=False)
+    turn_until(extension, ended(extension, old.job_id))
+    turn_until(extension, ended(extension, new.job_id))
+    assert (old.state.value, new.state.value) == ("cancelled", "done")
+    assert len(old.files) < 32
+    assert strip["keytween_state"] == "done"
+
+
 def test_a_colour_of_the_users_own_stays(
     scene: object, daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
 ) -> None:

@@ -135,12 +135,27 @@ def _batch(options: argparse.Namespace) -> int:
         return _show_plan(options, batch, lines)
     executor = _on_cluster(options, batch) if options.ray else _local(options, batch)
     made: Any = running.carry_out(batch, lines, executor)
-    with _telling(options, lines) as tell, closing(made) as events:
-        for event in events:
-            if isinstance(event, running.Summary):
-                return _finish(options, event)
-            tell(event)
+    try:
+        with _telling(options, lines) as tell, closing(made) as events:
+            for event in events:
+                if isinstance(event, running.Summary):
+                    return _finish(options, event)
+                tell(event)
+    except KeyboardInterrupt:
+        _leave_page(batch)
+        raise
     raise AssertionError("a batch ends with its summary")
+
+
+def _leave_page(batch: Batch) -> None:
+    """The report of what there is, for a batch that is broken off."""
+    from contextlib import suppress
+
+    from keytween.shots import page
+    from keytween_wire.errors import KeytweenError
+
+    with suppress(KeytweenError):
+        page.write(batch)
 
 
 def _choice(options: argparse.Namespace) -> Choice:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -208,6 +209,25 @@ def test_the_processes_end_with_a_batch_that_is_killed(show: Path) -> None:
         assert time.monotonic() - began < 60
         time.sleep(0.05)
     assert not Shelf(show / "out" / "results", "s0").busy
+
+
+def test_a_batch_that_is_broken_off_leaves_a_page_and_no_process(show: Path) -> None:
+    source = shots(show, "", "seed = 12")
+    running = subprocess.Popen([sys.executable, "-m", "keytween.cli", "batch", str(source), "--jobs", "1"])
+    began = time.monotonic()
+    try:
+        while records(source).get("s1", {}).get("state") != "running":
+            assert time.monotonic() - began < 60
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 130
+    finally:
+        running.kill()
+        running.wait()
+    assert not _alive(records(source)["s1"]["pid"])
+    said = (show / "out" / "index.html").read_text("utf-8")
+    assert "interrupted" in said
+    assert "s0" in said
 
 
 def _alive(pid: int) -> bool:

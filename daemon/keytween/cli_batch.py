@@ -356,7 +356,7 @@ def _top(options: argparse.Namespace) -> int:
 
     from keytween.config import load
     from keytween.shots import watching
-    from keytween_wire.errors import EngineUnavailable
+    from keytween_wire.errors import ExtraMissing
 
     output = _output_of(options.output) if options.output else None
     if options.json or options.once:
@@ -369,8 +369,7 @@ def _top(options: argparse.Namespace) -> int:
     try:
         from keytween.shots.screen import Top
     except ImportError as error:
-        fix = "Install Keytween with its extra `top`, or add --once."
-        raise EngineUnavailable(name="Textual", detail=error, fix=fix) from error
+        raise ExtraMissing(name="Textual", detail=error, extra="top") from error
     Top(load(), output).run()
     return 0
 

@@ -568,6 +568,14 @@ class ClusterUnusable(ShotError):
     next_step = "Look at `ray status` there; `docs/batch.md` says how to start one."
 
 
+class ExtraMissing(ShotError):
+    """A library is not there that comes with one of Keytween's extras."""
+
+    code = "KT-610"
+    sentence = "{name} is needed for this and is not installed: {detail}."
+    next_step = "Install Keytween with its extra `{extra}`."
+
+
 def error_classes() -> Iterator[type[KeytweenError]]:
     """Every class of the tree, the root first."""
     pending: list[type[KeytweenError]] = [KeytweenError]

@@ -230,6 +230,35 @@ def test_a_batch_that_is_broken_off_leaves_a_page_and_no_process(show: Path) -> 
     assert "s0" in said
 
 
+@pytest.mark.parametrize(
+    ("library", "extra", "command"),
+    [
+        ("opentimelineio", "otio", ("batch", "reel.otio")),
+        ("ray", "ray", ("batch", "shots.toml", "--ray", "127.0.0.1:1")),
+        ("textual", "top", ("top",)),
+    ],
+)
+def test_a_library_that_is_not_there_is_said_with_its_extra(
+    show: Path, library: str, extra: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    shots(show, "")
+    (show / "reel.otio").write_text("{}")
+    code = f"import sys\nsys.modules[{library!r}] = None\n"
+    code += "from keytween.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        cwd=show,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 8
+    assert f"its extra `{extra}`" in done.stderr
+    assert "KT-610" in done.stderr
+
+
 def _alive(pid: int) -> bool:
     try:
         return "zombie" not in (Path(f"/proc/{pid}/status").read_text())

@@ -119,7 +119,9 @@ def test_nodes_shots_and_drivers_may_die_and_all_other_shots_are_done(
     wait_for(show, 2)
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
-    before = {shot: record["ended"] for shot, record in records(show).items() if record["state"] == "done"}
+    before = {
+        shot: record["ended"] for shot, record in records(show).items() if record.get("state") == "done"
+    }
     # A node dies in the middle of shots and is not replaced.
     running = start(source, cluster.address, "--memory", "700")
     wait_for(show, len(before) + 2)

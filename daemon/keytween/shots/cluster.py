@@ -27,7 +27,7 @@ from keytween.shots.wishes import CANCEL, take
 from keytween_wire.errors import (
     Cancelled,
     ClusterUnusable,
-    EngineUnavailable,
+    ExtraMissing,
     KeytweenError,
     ShotCrashed,
     ShotTooLarge,
@@ -76,8 +76,7 @@ def connect(address: str) -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        fix = "Install Keytween with its extra `ray`."
-        raise EngineUnavailable(name="Ray", detail=error, fix=fix) from error
+        raise ExtraMissing(name="Ray", detail=error, extra="ray") from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

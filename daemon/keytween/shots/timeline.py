@@ -18,7 +18,7 @@ from keytween.headers import SUFFIXES
 from keytween.shots import tables
 from keytween.shots.shot import Batch
 from keytween.shots.unpack import unpack
-from keytween_wire.errors import EngineUnavailable, ShotsUnreadable
+from keytween_wire.errors import ExtraMissing, ShotsUnreadable
 
 if TYPE_CHECKING:
     import opentimelineio as otio
@@ -107,8 +107,7 @@ def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
     try:
         import opentimelineio as otio
     except ImportError as error:
-        fix = "Install Keytween with its extra `otio`."
-        raise EngineUnavailable(name="OpenTimelineIO", detail=error, fix=fix) from error
+        raise ExtraMissing(name="OpenTimelineIO", detail=error, extra="otio") from error
 
     path = unpack(source, output / MEDIA) if source.suffix.lower() == ".otioz" else source
     try:

@@ -106,6 +106,7 @@ class Stage:
         self._poses = Poses(motion.layers, None if path is None else path.shifts)
         self._order = [int(k) for k in np.argsort(motion.layers.front, kind="stable")]
         self._ground = _ground(motion)
+        self._fronts = [_front(side.labels, self._ground) for side in self._sides]
         self._small = both(lambda i: reduced(pixels[i], PLATE_SIDE))
         self._bounded = bounded
         self._how = cv2.INTER_CUBIC if bounded else cv2.INTER_LINEAR
@@ -143,7 +144,8 @@ class Stage:
             shown = [fetched(s.pixels, v[0], how=self._how) for s, v in zip(self._sides, views, strict=True)]
             drawn = self._blend(shown[0], shown[1], part)
             if plate is not None:
-                _lay_plate(drawn, plate, np.maximum(views[0][1], views[1][1]), (height, width), band)
+                lost = self._lost(views, (height, width))
+                _lay_plate(drawn, plate, lost, (height, width), band)
             if self._overlay is not None:
                 self._overlay.lay(drawn, position, top, how=self._how)
                 drawn = np.clip(drawn, 0, 1, out=drawn) if self._bounded else drawn
@@ -166,7 +168,8 @@ class Stage:
     def _plate(self, sights: tuple[Sight, Sight], mix: Array) -> Array | None:
         """What is behind where neither keyframe knows it, small (h, w, C): from what lies around."""
         ranks = np.maximum(sights[0].rank, sights[1].rank)
-        if ranks.all():
+        height, width = ranks.shape
+        if not self._lost([(s.places, s.rank) for s in sights], (height, width)).any():
             return None
         size = self._small[0].shape[1::-1]
         near = [cv2.resize(s.places, size, interpolation=cv2.INTER_NEAREST) for s in sights]
@@ -179,6 +182,21 @@ class Stage:
         # Lines that stayed behind along a shape's border are no ground.
         cover = cv2.erode(cv2.resize(known, size, interpolation=cv2.INTER_AREA), np.ones((5, 5), np.uint8))
         return filled(drawn, cover)  # pyright: ignore
+
+    def _lost(self, views: Sequence[View], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Where no keyframe knows what is shown, because a whole shape is in front there; a mask (h, w)."""
+        lost = cv2.bitwise_not(_over(np.maximum(views[0][1], views[1][1]), 0))
+        left, top, wide, tall = cv2.boundingRect(lost)
+        if not wide:
+            return lost  # pyright: ignore
+        box = slice(top, top + tall), slice(left, left + wide)
+        hidden = np.zeros((tall, wide), np.float32)
+        for front, (places, _) in zip(self._fronts, views, strict=True):
+            scale = np.float32(max(front.shape) / max(size))
+            at = (places[box] + np.float32(0.5)) * scale - np.float32(0.5)
+            hidden = np.maximum(hidden, fetched(front, at).reshape(tall, wide))
+        lost[box][hidden <= 0.5] = 0
+        return lost  # pyright: ignore
 
     def _blend(self, first: Array, second: Array, mix: Array) -> Array:
         step = cv2.multiply(cv2.subtract(second, first), cv2.merge([mix] * first.shape[2]))
@@ -214,6 +232,11 @@ def _ground(motion: Motion) -> int:
     counts = np.bincount(edges, minlength=len(motion.layers.front))
     counts[SEARCHED] = 0
     return max(1, int(counts.argmax()))
+
+
+def _front(labels: Labels, ground: int) -> Array:
+    """Where whole shapes are that are not the ground: 1 there, (h, w)."""
+    return ((labels != ground) & (labels != SEARCHED)).astype(np.float32)
 
 
 def _bend(motion: Motion, which: int, path: Arc | None) -> Bend:
@@ -313,10 +336,9 @@ def _box_of(field: Array, size: tuple[int, int], box: Box) -> Array:
 
 
 def _lay_plate(
-    drawn: Array, plate: Array, ranks: NDArray[np.uint8], size: tuple[int, int], band: tuple[int, int]
+    drawn: Array, plate: Array, lost: NDArray[np.uint8], size: tuple[int, int], band: tuple[int, int]
 ) -> None:
-    """Puts what is behind where neither keyframe knows it."""
-    lost = cv2.bitwise_not(_over(ranks, 0))
+    """Puts what is behind where it is lost."""
     left, top, wide, tall = cv2.boundingRect(lost)
     if wide:
         box = slice(top, top + tall), slice(left, left + wide)

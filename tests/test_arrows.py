@@ -196,6 +196,7 @@ DOORS = {
     "bpy": Door(
         (
             "addon/",
+            "packaging/make_first_tween.py",
             "packaging/record_blender_easing.py",
             "packaging/render_stage.py",
             "benchmarks/addon_tick.py",

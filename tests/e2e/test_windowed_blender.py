@@ -194,6 +194,30 @@ def test_leaving_blender_while_a_job_runs(blender: windowed.WindowedBlender, wor
     assert notes["tick_max_ms"] < STALL_MS
 
 
+def test_undo_renders_and_prefetching_while_drawings_arrive(
+    blender: windowed.WindowedBlender, work: Path
+) -> None:
+    """Neither Blender nor the strip minds, and while a render reads the strip nothing changes it."""
+    paths = {"frames": work / "frames" / "f_", "save": work / "meddle.blend"}
+    notes = play(blender, "meddle", *options(work, frame=150, **paths)).notes
+    assert notes["undone"] == [True] * 4
+    assert notes["changed_while_rendering"] == 0
+    (film,) = (work / "frames").glob("f_*")
+    assert film.stat().st_size > 0
+    check_strip(notes["made"], last_key=150)
+    assert notes["prefetch"] is True
+
+
+def test_the_bundled_file_is_one_press_away_from_a_tween(
+    blender: windowed.WindowedBlender, work: Path
+) -> None:
+    """Opened in a later Blender than the one that made it."""
+    file = Path(shutil.copy(EXAMPLES / "first_tween.blend", work))
+    made = play(blender, "first_file", file=file).notes["made"]
+    assert (made["state"], made["start"], made["end"]) == ("done", 1, 26)
+    assert len({name for name in made["files"] if name.startswith("drawing_")}) == 20
+
+
 def test_one_selected_strip_is_explained(blender: windowed.WindowedBlender, work: Path) -> None:
     """The button is grey: pressing it does nothing, and it says what is missing."""
     assert play(blender, "one_strip", *options(work)).notes["strips"] == 2
@@ -213,5 +237,5 @@ def test_without_a_daemon_the_panel_says_so(blender: windowed.WindowedBlender, w
 
 def test_the_preferences_page(blender: windowed.WindowedBlender, work: Path) -> None:
     """The extension's page draws without a complaint."""
-    play(blender, "preferences", screen=(1000, 520))
+    play(blender, "preferences", screen=(1000, 640))
     keep_picture(work, "blender-preferences")

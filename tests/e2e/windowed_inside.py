@@ -403,6 +403,50 @@ def leave_running(stage: Stage) -> Steps:
     yield from stage.shoot("blender-progress")
 
 
+def meddle(stage: Stage) -> Steps:
+    """Prefetching is on; while drawings arrive: undo and redo by their keys, and a render."""
+    yield from furnish(stage)
+    yield from connect(stage)
+    yield from lay_keyframes(stage)
+    scene = stage.scene
+    scene.keytween.engine = "dissolve"
+    scene.sequence_editor.use_prefetch = True
+    bpy.context.preferences.view.render_display_type = "NONE"
+    bpy.ops.wm.save_as_mainfile(filepath=stage.options["save"])
+    bpy.ops.ed.undo_push(message="Set the Table")
+    yield from press_tween(stage)
+    undone: list[bool] = []
+    for _ in range(2):
+        yield from stage.press("ctrl+z")
+        undone.append(tween_strip(stage) is None)
+        yield from stage.press("ctrl+shift+z")
+        undone.append(tween_strip(stage) is not None)
+    stage.note(undone=undone)
+    yield from render_meanwhile(stage)
+    yield from until(lambda: state_of(stage) in {"done", "failed", "cancelled"}, 120, "the job's end")
+    yield SETTLE
+    drawn = dict(sys.modules[f"{MODULE}.panels"].DRAWN_MS)
+    stage.note(
+        made=describe(tween_strip(stage)), prefetch=stage.scene.sequence_editor.use_prefetch, drawn_ms=drawn
+    )
+
+
+def render_meanwhile(stage: Stage) -> Steps:
+    """Renders some frames as a user does, without waiting; what the strip shows must stay as it is."""
+    scene = stage.scene
+    scene.frame_start, scene.frame_end = 1, 12
+    scene.render.resolution_percentage = 50
+    scene.render.filepath = stage.options["frames"]
+    with stage.looking_at():
+        bpy.ops.render.render("INVOKE_DEFAULT", animation=True)
+    yield from until(lambda: bpy.app.is_job_running("RENDER"), 20, "the render")
+    before, changed = describe(tween_strip(stage)), 0
+    while bpy.app.is_job_running("RENDER"):
+        changed += describe(tween_strip(stage)) != before and bpy.app.is_job_running("RENDER")
+        yield 0.05
+    stage.note(changed_while_rendering=changed)
+
+
 def come_back(stage: Stage) -> Steps:
     """The file that was left is open again: its strip fills up without being asked."""
     stage.note(found=describe(tween_strip(stage)))
@@ -416,6 +460,16 @@ def opened_again(stage: Stage) -> Steps:
     """A finished tween in a file that Blender was started with: it is whole, and the daemon is found."""
     stage.note(found=describe(tween_strip(stage)))
     yield from connect(stage)
+
+
+def first_file(stage: Stage) -> Steps:
+    """The bundled file, as a newcomer opens it: one press, and the in-betweens are there."""
+    yield from furnish(stage)
+    yield from connect(stage)
+    yield from press_tween(stage)
+    yield from until(lambda: state_of(stage) in {"done", "failed", "cancelled"}, 120, "the job's end")
+    yield SETTLE
+    stage.note(made=describe(tween_strip(stage)))
 
 
 def one_strip(stage: Stage) -> Steps:
@@ -463,7 +517,8 @@ def preferences(stage: Stage) -> Steps:
     yield from stage.shoot("blender-preferences")
 
 
-ALL = (tween, timing, breakdown, leave_running, come_back, opened_again, one_strip, no_daemon, preferences)
+ALL = (tween, timing, breakdown, meddle, leave_running, come_back, opened_again)
+ALL += (first_file, one_strip, no_daemon, preferences)
 SCENES: dict[str, Callable[[Stage], Steps]] = {scene.__name__: scene for scene in ALL}
 
 

@@ -11,11 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from discs import draw_disc
 from keytween.config import Config
+from keytween.images import Picture
 from keytween.images import read as read_picture
+from keytween.images import write as write_picture
 from keytween.shots import film, reading
 from keytween.shots.planning import check_places, prepare
 from keytween.shots.records import Shelf
@@ -32,6 +35,7 @@ from keytween_wire.errors import (
     ShotsUnreadable,
     UnknownShot,
 )
+from keytween_wire.messages import Colour
 
 TOML = """
 output = "out"
@@ -446,7 +450,6 @@ def test_a_film_has_every_frame_at_the_exact_rate(show: Path, config: Config, ki
 
 
 def test_prores_keeps_colours_and_the_matte(tmp_path: Path) -> None:
-    import numpy as np
     from PIL import Image
 
     pixels = np.zeros((32, 48, 4), np.uint8)
@@ -480,3 +483,29 @@ def test_a_setting_out_of_range_for_its_keyframes_is_refused(show: Path, config:
         with pytest.raises((BadSetting, KeytweenError)) as caught:
             planned(one(show, setting), config)
         assert caught.value.code in ("KT-205", "KT-202")
+
+
+def test_the_worked_example_of_the_documentation_can_be_made(tmp_path: Path, config: Config) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "batch.md").read_text("utf-8")
+    toml = text.split("```toml\n")[1].split("```")[0]
+    for name in (
+        "sq010_sh010/key.0001",
+        "sq010_sh010/key.0013",
+        "sq010_sh010/key.0025",
+        "sq010_sh020/key.0001",
+    ):
+        (tmp_path / "keys" / name).parent.mkdir(parents=True, exist_ok=True)
+        draw_disc(tmp_path / "keys" / f"{name}.png", centre=(20 + len(name), int(name[-2:]) + 20))
+    draw_disc(tmp_path / "keys" / "sq010_sh020" / "key.0009.png", centre=(50, 30))
+    (tmp_path / "keys" / "special").mkdir()
+    for index, name in enumerate(("door_open", "door_shut")):
+        pixels = np.full((32, 48, 3), 0.2 + index, np.float16)
+        write_picture(Picture(pixels, Colour.SCENE_LINEAR), tmp_path / "keys" / "special" / f"{name}.exr")
+    batch = reading.read(write(tmp_path, toml))
+    assert not batch.faults
+    assert [shot.id for shot in batch.shots] == ["sq010_sh010", "sq010_sh020", "door"]
+    found = [prepare(shot, batch.output, config) for shot in batch.shots]
+    assert [len(plan.plan.cels) for plan in found] == [25, 9, 13]
+    record, _ = Maker(config, batch.results).make(batch.shots[2], lambda share, phase: None)
+    assert record["frames"][1]["file"] == "frames/door/door.0002.exr"
+    assert record["film"].endswith(".mov")

@@ -61,21 +61,26 @@ class KEYTWEEN_PT_presets(PresetPanel, bpy.types.Panel):
     preset_add_operator = "keytween.add_preset"
 
 
-ACTIONS = ("tween", "retime")
+FOR_KEYFRAMES = ("tween",)
+FOR_TWEENS = ("retime", "regenerate", "promote", "replace_drawing", "give_back", "reuse_settings")
 """The operators of the right-click menu, in its order; one that cannot run there is grey and says why."""
 
 
 def draw_context_menu(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
     """Our part of the sequencer's right-click menu; nothing where no strip could be meant."""
     scene = vse_compat.sequencer_scene(context)
-    if scene.sequence_editor is None or not (tween.count_selected(scene) or tween_is_active(scene)):
+    if scene.sequence_editor is None:
+        return
+    names = FOR_KEYFRAMES if tween.count_selected(scene) else ()
+    names += FOR_TWEENS if tween_is_active(scene) else ()
+    if not names:
         return
     layout = menu.layout
     layout.separator()
+    # A click must go through invoke: execute waits for the drawings.
     layout.operator_context = "INVOKE_DEFAULT"
-    for name in ACTIONS:
-        if hasattr(bpy.types, f"KEYTWEEN_OT_{name}"):
-            layout.operator(f"keytween.{name}", icon="IPO_EASE_IN_OUT" if name == "tween" else "NONE")
+    for name in names:
+        layout.operator(f"keytween.{name}", icon="IPO_EASE_IN_OUT" if name == "tween" else "NONE")
 
 
 def tween_is_active(scene: bpy.types.Scene) -> bool:

@@ -339,7 +339,8 @@ def draw_job(layout: bpy.types.UILayout, context: bpy.types.Context, view: JobVi
     box = layout.box()
     row = box.row()
     if view.files:
-        icon = thumbnails.icon(view.job_id, view.folder / view.files[max(view.files)])
+        newest = view.folder / view.files[max(view.files)]
+        icon = thumbnails.icon(view.job_id, newest, final=view.state.ended)
         picture = row.column()
         picture.ui_units_x = 2.4
         picture.template_icon(icon_value=icon, scale=2.2)

@@ -11,7 +11,7 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
-from .conftest import PACKAGE, Daemon, turn_until  # noqa: E402
+from .conftest import PACKAGE, Daemon, the_tween, turn_until  # noqa: E402
 
 Maker = Callable[..., object]
 ADDON = Path(__file__).resolve().parents[2] / "addon"
@@ -106,7 +106,7 @@ def test_a_preset_keeps_every_setting(scene: object, extension: SimpleNamespace)
 
 
 def test_the_right_click_menu_has_our_entries_where_they_can_be_meant(
-    scene: object, extension: SimpleNamespace, strip_at: Maker
+    scene: object, daemon: Daemon, extension: SimpleNamespace, strip_at: Maker
 ) -> None:
     def entries() -> list[str]:
         said: list[str] = []
@@ -114,8 +114,16 @@ def test_the_right_click_menu_has_our_entries_where_they_can_be_meant(
         return said
 
     assert entries() == []
-    strip_at(1, 1, 4)
-    assert "keytween.tween" in entries()
+    strips = [strip_at(1, 1, 4), strip_at(5, 1, 40)]
+    assert entries() == ["keytween.tween"]
+    bpy.ops.keytween.tween()
+    for strip in strips:
+        strip.select = False
+    scene.sequence_editor.active_strip = the_tween()
+    found = entries()
+    assert {"keytween.retime", "keytween.regenerate", "keytween.promote"} <= set(found)
+    for name in found:
+        assert hasattr(bpy.types, name.replace("keytween.", "KEYTWEEN_OT_")), name
     assert extension.menus.draw_context_menu in bpy.types.SEQUENCER_MT_context_menu._dyn_ui_initialize()
 
 
@@ -193,7 +201,11 @@ def picture_of(extension: SimpleNamespace, view: object) -> str:
 
 
 def test_a_job_shows_its_newest_drawing_and_can_be_cancelled_with_all_others(
-    scene: object, daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
+    scene: object,
+    daemon: Daemon,
+    strip_at: Maker,
+    extension: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     strip_at(1, 1, 10, size=(960, 540))
     strip_at(66, 1, 400, size=(960, 540))
@@ -206,8 +218,12 @@ def test_a_job_shows_its_newest_drawing_and_can_be_cancelled_with_all_others(
     assert said.count("keytween.cancel") == 2
     assert len(icons) == 1
     assert picture_of(extension, views[0]) == newest(views[0])
-    before = len(views[0].files)
+    before, first = len(views[0].files), newest(views[0])
     turn_until(extension, lambda: len(views[0].files) > before)
+    monkeypatch.setattr(extension.thumbnails, "PACE_S", 1000.0)
+    drawn(extension, "jobs")
+    assert picture_of(extension, views[0]) == first
+    monkeypatch.setattr(extension.thumbnails, "PACE_S", 0.0)
     drawn(extension, "jobs")
     assert picture_of(extension, views[0]) == newest(views[0])
     assert bpy.ops.keytween.cancel_all() == {"FINISHED"}

@@ -80,7 +80,7 @@ def batch(source: Path, *arguments: object) -> dict:
 def records(source: Path) -> dict[str, dict]:
     """Every shot's record."""
     results = source.parent / "out" / "results"
-    folders = (p for p in results.iterdir() if p.is_dir()) if results.is_dir() else ()
+    folders = [p for p in results.glob("[!.]*") if p.is_dir()]
     return {folder.name: Shelf(results, folder.name).load() or {} for folder in folders}
 
 

@@ -18,6 +18,7 @@ import pytest
 from discs import draw_disc
 from keytween.config import Config
 from keytween.shots.records import Shelf
+from keytween.shots.wishes import CANCEL, wish
 
 ENGINE = """
 import os, signal, time
@@ -95,7 +96,7 @@ def finished(running: subprocess.Popen[str]) -> dict[str, Any]:
 def records(show: Path) -> dict[str, dict[str, Any]]:
     """Every shot's record."""
     results = show / "out" / "results"
-    folders = (p for p in results.iterdir() if p.is_dir()) if results.is_dir() else ()
+    folders = [p for p in results.glob("[!.]*") if p.is_dir()]
     return {folder.name: Shelf(results, folder.name).load() or {} for folder in folders}
 
 
@@ -111,7 +112,7 @@ def wait_for(show: Path, count: int) -> None:
 def test_nodes_shots_and_drivers_may_die_and_all_other_shots_are_done(
     show: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = {"s2": "seed = 11", "s5": "seed = 12\ndeadline = 3", "s8": "seed = 13"}
+    bad = {"s2": "seed = 11", "s5": "seed = 12\ndeadline = 3", "s8": "seed = 13", "s11": "seed = 12"}
     source = shots(show, *(bad.get(f"s{n}", "") for n in range(12)))
     # The driver dies in the middle: what is done stays done.
     running = start(source, cluster.address, "--memory", "700")
@@ -125,10 +126,15 @@ def test_nodes_shots_and_drivers_may_die_and_all_other_shots_are_done(
     running = start(source, cluster.address, "--memory", "700")
     wait_for(show, len(before) + 2)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    # Somebody who watches cancels a shot.
+    while records(show).get("s11", {}).get("state") != "running":
+        assert running.poll() is None
+        time.sleep(0.1)
+    wish(show / "out" / "results", "s11", CANCEL)
     found = finished(running)
     reasons = {failure["shot"]: failure["code"] for failure in found["failures"]}
-    assert reasons == {"s2": "KT-608", "s5": "KT-606", "s8": "KT-607"}
-    assert (found["done"] + found["unchanged"], found["failed"], found["exit"]) == (9, 3, 8)
+    assert reasons == {"s2": "KT-608", "s5": "KT-606", "s8": "KT-607", "s11": "KT-506"}
+    assert (found["done"] + found["unchanged"], found["failed"], found["exit"]) == (8, 4, 8)
     after = records(show)
     assert {shot: after[shot]["ended"] for shot in before} == before
     assert all(len(after[shot]["frames"]) == 6 for shot in after if shot not in bad)

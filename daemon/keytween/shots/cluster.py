@@ -23,7 +23,7 @@ from keytween.shots.pool import BUSY, DONE, FAILED, PULSE, UNCHANGED, Event, Lim
 from keytween.shots.records import Shelf
 from keytween.shots.shot import Batch, Shot
 from keytween.shots.unit import failure, note_death
-from keytween.shots.wishes import CANCEL, take
+from keytween.shots.wishes import CANCEL, RETRY, take
 from keytween_wire.errors import (
     Cancelled,
     ClusterUnusable,
@@ -158,6 +158,8 @@ class _Driver:
             for reference in ready:
                 yield from self._ended(reference, self.under_way.pop(reference))
             self._look()
+            for shot, what in take(self.batch.results):
+                yield from self._wished(shot, what)
             yield Event(PULSE, "")
 
     def _remote(self) -> Any:
@@ -227,15 +229,7 @@ class _Driver:
         return ShotCrashed(shot=shot.id, attempts=count, detail=detail)
 
     def _look(self) -> None:
-        """Gives up what runs far beyond its deadline, or is cancelled by whoever watches.
-
-        A shot runs from when its record says so.
-        """
-        cancelled = {shot for shot, what in take(self.batch.results) if what == CANCEL}
-        for reference, task in self.under_way.items():
-            if task.shot.id in cancelled:
-                task.given_up = Cancelled()
-                self.ray.cancel(reference, force=True)
+        """Gives up what runs far beyond its deadline; a shot runs from when its record says so."""
         for reference, task in self.under_way.items():
             seconds = self.limits.seconds(task.shot)
             if not seconds or task.given_up:
@@ -246,6 +240,21 @@ class _Driver:
             if task.running and time.time() - task.running > seconds + GRACE:
                 task.given_up = ShotTooSlow(shot=task.shot.id, seconds=f"{seconds:g}")
                 self.ray.cancel(reference, force=True)
+
+    def _wished(self, name: str, what: str) -> Iterator[Event]:
+        """Does what somebody who watches wants, as the processes of one machine do."""
+        handed = next((r for r, task in self.under_way.items() if task.shot.id == name), None)
+        waiting = next((shot for shot in self.waiting if shot.id == name), None)
+        if what == CANCEL and handed is not None:
+            self.under_way[handed].given_up = Cancelled()
+            self.ray.cancel(handed, force=True)
+        elif what == CANCEL and waiting:
+            self.waiting.remove(waiting)
+            note_death(Shelf(self.batch.results, name), name, Cancelled(), time.time())
+            yield Event(FAILED, name, 1.0, error=Cancelled())
+        elif what == RETRY and handed is None and not waiting:
+            self.deaths.pop(name, None)
+            self.waiting += [shot for shot in self.batch.shots if shot.id == name]
 
     def end(self) -> None:
         """Ends what is under way; what it has placed stays."""

@@ -30,7 +30,8 @@ def moving_square(scene: object) -> object:
     mesh = bpy.data.meshes.new("square")
     mesh.from_pydata([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], [], [(0, 1, 2, 3)])
     material = bpy.data.materials.new("light")
-    material.use_nodes = True
+    if material.node_tree is None:  # 5.0 and later have it from the start
+        material.use_nodes = True
     nodes, links = material.node_tree.nodes, material.node_tree.links
     nodes.clear()
     light, output = nodes.new("ShaderNodeEmission"), nodes.new("ShaderNodeOutputMaterial")

@@ -236,3 +236,13 @@ def test_what_both_keyframes_hide_shows_the_ground() -> None:
     off = np.abs(made.pixels.astype(int) - truth.pixels).max(2)[hidden]
     assert hidden.sum() > 100
     assert (off > 80).mean() < 0.15
+
+
+@pytest.mark.parametrize("name", ["squash-ball", "crossing"])
+def test_no_line_stays_behind(name: str) -> None:
+    first, truth, second = (scene(name).draw(p).pixels.astype(int) for p in (0.0, 0.5, 1.0))
+    made = middle(scene(name).draw(0.0), scene(name).draw(1.0)).pixels.astype(int)
+    left = sum(np.abs(one - truth).max(2) > 60 for one in (first, second)) == 1
+    ghost = np.abs(made - truth).max(2)[left] > 40
+    assert left.sum() > 1000
+    assert ghost.mean() < 0.07

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from keytween.engines.flow.bending import turn_of
 from keytween.engines.flow.coarse import blurred, both, difference, membership, nearest_colour
-from keytween.engines.flow.fields import agreement, grid, moved
+from keytween.engines.flow.fields import agreement, filled, grid, moved
 
 Array = NDArray[np.float32]
 Pair = tuple[Array, Array]
@@ -38,6 +38,9 @@ REGION, REGION_MOST = 1.0, 10.0
 """How much a region's average counts beside the pixel's own cost, and the most that a pixel adds to it."""
 WHOLE = 4.0
 """How strongly a region's pixels pull each other to one motion."""
+LINE, UNLIKE, NO_GROUND = 0.008, 0.08, 0.3
+"""How far around a shape its lines are looked for, as a share of the longest side; from which difference of
+colours on a pixel has not stayed; and from which on it is a line and no ground."""
 GROW = 0.004
 """How far layers in front reach over their border, as a share of the longest side."""
 OUTSIDE = 0.14
@@ -300,7 +303,7 @@ def _finished(
     guessed = both(lambda i: _completed(shares[i], membership(pair[i], colours)))
     labels = both(lambda i: _hidden_or_searched(raw, guessed[i], i, models))
     front = _order(labels, flows, models)
-    grown = both(lambda i: _grown(_smoothed(labels[i], len(front)), front))
+    grown = both(lambda i: _grown(_joined(pair[i], pair[1 - i], _smoothed(labels[i], len(front))), front))
     return Layers(np.stack(models), grown, front, searched_cost)
 
 
@@ -317,6 +320,23 @@ def _smoothed(labels: Labels, count: int) -> Labels:
     sigma = 0.01 * max(labels.shape)
     shares = [blurred(((labels == k) & ~lost).astype(np.float32), sigma) for k in range(count)]
     return np.where(lost, np.argmax(shares, axis=0), labels).astype(np.uint8)
+
+
+def _joined(picture: Array, other: Array, labels: Labels) -> Labels:
+    """Labels whose shapes take along the lines around them: what has not stayed and looks like no ground."""
+    off = difference(picture, other)
+    rest = ((labels == STILL) & (off < UNLIKE)).astype(np.uint8)
+    if rest.all() or not rest.any():
+        return labels
+    ground = filled(picture, cv2.erode(rest, np.ones((5, 5), np.uint8)).astype(np.float32))
+    alone = (labels == STILL) & (off >= UNLIKE) & (difference(picture, ground) > NO_GROUND)
+    out = labels.copy()
+    wide = 2 * max(1, round(LINE * max(labels.shape))) + 1
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wide, wide))
+    for label in range(STILL + 1, int(labels.max()) + 1):
+        mask = (labels == label).astype(np.uint8)
+        out[alone & (cv2.dilate(mask, near) > 0) & (out == STILL)] = label
+    return out
 
 
 def _grown(labels: Labels, front: Array) -> Labels:

@@ -34,7 +34,7 @@ ENGINES = (
 PRESETS = tuple(
     PresetInfo(name, summary, Diffusion(**Diffusion.PRESETS[name]))
     for name, summary in (
-        ("final", "Every setting at its default, for the result"),
+        ("final", "For the result: a true inversion and an even pace"),
         ("draft", "A first look, at about half the work"),
         ("paper", "As the method was published, for comparison; the slowest"),
     )

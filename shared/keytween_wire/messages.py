@@ -97,6 +97,10 @@ class Diffusion:
         "paper": {"reschedule": "full", "keep_ends": False},
     }
 
+    def serves(self, engine: str) -> bool:
+        """Whether an engine may need these settings: `auto` does where a checkpoint is named."""
+        return engine == "diffmorpher" or (engine == "auto" and bool(self.checkpoint))
+
 
 @dataclass(frozen=True, slots=True)
 class MorphRequest:
@@ -137,6 +141,11 @@ class MorphRequest:
             raise BadSetting(name="file format", value=self.file_format, detail=f"choose one of {choices}")
         if self.path not in self.PATHS:
             raise BadSetting(name="path", value=self.path, detail=f"choose one of {', '.join(self.PATHS)}")
+
+    @property
+    def may_diffuse(self) -> bool:
+        """Whether `diffmorpher` draws it, or some of it."""
+        return self.diffusion.serves(self.engine)
 
     @property
     def total(self) -> int:

@@ -21,6 +21,7 @@ from keytween.images import read as read_picture
 from keytween.images import write as write_picture
 from keytween.shots import film, reading
 from keytween.shots.planning import check_places, prepare
+from keytween.shots.pool import jobs_for
 from keytween.shots.records import Shelf
 from keytween.shots.shot import Shot
 from keytween.shots.unit import Maker
@@ -35,7 +36,7 @@ from keytween_wire.errors import (
     ShotsUnreadable,
     UnknownShot,
 )
-from keytween_wire.messages import Colour
+from keytween_wire.messages import Colour, Diffusion
 
 TOML = """
 output = "out"
@@ -509,3 +510,21 @@ def test_the_worked_example_of_the_documentation_can_be_made(tmp_path: Path, con
     record, _ = Maker(config, batch.results).make(batch.shots[2], lambda share, phase: None)
     assert record["frames"][1]["file"] == "frames/door/door.0002.exr"
     assert record["film"].endswith(".mov")
+
+
+@pytest.mark.parametrize(
+    ("engine", "checkpoint", "one_at_a_time"),
+    [("diffmorpher", "toon", True), ("auto", "toon", True), ("auto", "", False), ("flow", "toon", False)],
+)
+def test_shots_that_may_need_the_network_are_made_one_at_a_time_without_a_gpu(
+    engine: str, checkpoint: str, one_at_a_time: bool
+) -> None:
+    shot = Shot(
+        id="s",
+        keyframes=("a.png", "b.png"),
+        output="{frame}",
+        engine=engine,
+        diffusion=Diffusion(checkpoint=checkpoint),
+    )
+    assert shot.may_diffuse is one_at_a_time
+    assert jobs_for([shot], ()) == (1 if one_at_a_time else jobs_for([], ()))

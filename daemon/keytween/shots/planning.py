@@ -215,7 +215,7 @@ def _request(
     from keytween.models import resolve
 
     diffusion = shot.diffusion
-    if shot.engine == "diffmorpher":
+    if shot.may_diffuse:
         diffusion = replace(diffusion, checkpoint=resolve(config, diffusion.checkpoint))
     images = tuple(
         KeyframeImage(source.sha256, path.suffix.lower(), key.frame, Colour(shot.colour), str(path))
@@ -243,7 +243,7 @@ def _hash(planned: Planned) -> str:
         "frames": list(planned.frames()),
         "output": shot.output,
         "film": [shot.film, shot.fps if shot.film != "none" else 0],
-        "files": _content(planned.request) if planned.request.engine == "diffmorpher" else [],
+        "files": _content(planned.request) if planned.request.may_diffuse else [],
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 

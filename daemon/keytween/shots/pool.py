@@ -286,7 +286,7 @@ def gpus() -> tuple[str, ...]:
 
 
 def jobs_for(shots: Sequence[Shot], found: Sequence[str]) -> int:
-    """How many at once: one for each GPU where `diffmorpher` is asked for, otherwise for each core."""
-    if any(shot.engine == "diffmorpher" for shot in shots):
+    """How many at once: one for each GPU where `diffmorpher` may be needed, otherwise for each core."""
+    if any(shot.may_diffuse for shot in shots):
         return max(1, len(found))
     return cores()

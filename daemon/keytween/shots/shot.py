@@ -53,6 +53,11 @@ class Shot:
 
     LISTS: ClassVar[tuple[str, ...]] = ("keyframes", "frames", "holds", "exposure", "ease")
 
+    @property
+    def may_diffuse(self) -> bool:
+        """Whether `diffmorpher` draws it, or some of it."""
+        return self.diffusion.serves(self.engine)
+
     def as_json(self) -> dict[str, Any]:
         """The shot as plain values; `from_json` makes an equal one of them."""
         return asdict(self)

@@ -128,7 +128,7 @@ def _study_once(planned: Planned, fits: Path) -> Iterator[Callable[[], None]]:
     from filelock import FileLock
 
     with ExitStack() as held:
-        if planned.request.engine == "diffmorpher":
+        if planned.request.may_diffuse:
             folder = fits / "locks"
             folder.mkdir(parents=True, exist_ok=True)
             # In one order everywhere, so that no two processes wait for each other.

@@ -15,6 +15,7 @@ MODULES = (
     "operators",
     "remedies",
     "scene_operators",
+    "import_tweens",
     "menus",
     "panels",
     "tween_operators",

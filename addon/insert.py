@@ -156,6 +156,12 @@ def current_strips(scene: bpy.types.Scene) -> Any:
     return editor.meta_stack[-1].strips if len(editor.meta_stack) else editor.strips
 
 
+def current_channels(scene: bpy.types.Scene) -> Any:
+    """The channels of these strips, by their number."""
+    editor = scene.sequence_editor
+    return editor.meta_stack[-1].channels if len(editor.meta_stack) else editor.channels
+
+
 def free_channel(scene: bpy.types.Scene, start: int, end: int, *, lowest: int) -> int:
     """The lowest channel from `lowest` on with nothing between two frames; Blender does not look itself."""
     editor = scene.sequence_editor

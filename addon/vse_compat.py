@@ -35,6 +35,14 @@ def set_content_start(strip: bpy.types.Strip, frame: int) -> None:
     setattr(strip, name, frame)
 
 
+def set_end(strip: bpy.types.Strip, frame: int) -> None:
+    """Makes the strip end before a frame; beyond its content it holds its last picture."""
+    if _has(bpy.types.Strip, "right_handle"):
+        strip.right_handle = frame
+    else:
+        strip.frame_final_end = frame
+
+
 def frames_shown(strip: bpy.types.Strip) -> int:
     """How many different frames of its film or scene a strip shows; beyond its content it holds."""
     if _has(bpy.types.Strip, "content_start"):

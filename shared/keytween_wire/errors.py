@@ -576,6 +576,24 @@ class ExtraMissing(ShotError):
     next_step = "Install Keytween with its extra `{extra}`."
 
 
+class TimelineUnusable(ShotError):
+    """A timeline cannot be opened in Blender."""
+
+    code = "KT-611"
+    sentence = "The timeline {name} cannot be opened: {detail}."
+    next_step = "Choose the `.otio` in the batch's output, or export the timeline again."
+
+
+class TimelinePicturesMissing(ShotError):
+    """Files that a timeline points at are not there."""
+
+    code = "KT-612"
+    sentence = "The timeline {name} lacks {count} of its pictures: {names}."
+    next_step = (
+        "Put them back where the timeline looks for them, or run the batch again; nothing was imported."
+    )
+
+
 def error_classes() -> Iterator[type[KeytweenError]]:
     """Every class of the tree, the root first."""
     pending: list[type[KeytweenError]] = [KeytweenError]

@@ -194,6 +194,21 @@ def test_a_motion_that_knows_the_islands_needs_no_other() -> None:
     assert not found.known_to((unmoved, unmoved), bare)
 
 
+def test_an_island_that_turns_where_it_belongs_is_not_astray() -> None:
+    found = found_islands(42)
+    nothing = match(face(0), face(0))
+    assert nothing is not None
+    bare = replace(nothing.layers, labels=(np.zeros((9, 9), np.uint8),) * 2)
+    turning: list[np.ndarray] = []
+    for labels, shift in zip(found.labels, (42, -42), strict=True):
+        motion = np.full((192, 192, 2), (shift, 0), np.float32)
+        for k in range(1, 4):
+            y, x = np.nonzero(labels == k)
+            motion[y, x] += 0.5 * np.stack([y - y.mean(), x.mean() - x], axis=1)
+        turning.append(motion)
+    assert found.known_to((turning[0], turning[1]), bare)
+
+
 def test_halfway_the_eyes_are_halfway() -> None:
     made = middle(*(Picture(np.rint(face(s)[..., :3] * 255).astype(np.uint8)) for s in (0, 42)))
     truth = np.rint(face(21)[..., :3] * 255)

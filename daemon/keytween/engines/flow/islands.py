@@ -44,8 +44,8 @@ REACH = (0.04, 0.03)
 FEWEST = 3
 """So many islands must agree on a motion."""
 ASTRAY, SOME = 0.02, 0.25
-"""An island that ends so far from its partner, in parts of the longest side, is led astray; and what share of
-them must be so that islands are matched apart."""
+"""An island whose middle ends so far from its partner's, in parts of the longest side, is led astray; and
+what share of them must be so that islands are matched apart."""
 MARGIN = 2
 """How far around an island, in pixels, its picture reaches."""
 
@@ -75,16 +75,19 @@ class Islands:
         return out
 
     def known_to(self, motions: Pair, layers: Layers) -> bool:
-        """Whether motions (h, w, 2) lead most of the islands where their partners are."""
-        astray, total = 0, 0
+        """Whether motions (h, w, 2) lead the middles of most islands where their partners are."""
+        astray, total = 0.0, 0.0
         for which, labels in enumerate(self.labels):
             own = resized(motions[which], *labels.shape)
             field = layers.field(which, layers.labels_at(which, *labels.shape))
             own = np.where(np.isnan(field), own, field)
-            inside = labels > 0
-            off = np.square(self.way(which, own) - own).sum(2)[inside]
-            astray += int((off > (ASTRAY * max(labels.shape)) ** 2).sum())
-            total += int(inside.sum())
+            off = self.way(which, own) - own
+            for k in range(1, len(self.models) + 1):
+                inside = labels == k
+                # An island that turns is where it should be, though its edges are not.
+                away = float(np.hypot(*off[inside].mean(0)))
+                astray += float(inside.sum()) * (away > ASTRAY * max(labels.shape))
+                total += float(inside.sum())
         return astray < SOME * total
 
     def taken_off(self, which: int, picture: Array) -> Array:

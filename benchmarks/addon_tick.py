@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,15 @@ def main() -> int:
     parser.add_argument("--strips", type=int, default=0, help="other strips in the sequencer")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="keytween-tick-") as name:
-        figures = measure(options, Path(name))
+        figures = measure(options, Path(name), run_job)
     sys.stdout.write(json.dumps(figures) + "\n")
     return int(figures["tick_max_ms"] > BUDGET_MS)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The figures of one job."""
+def measure(
+    options: argparse.Namespace, folder: Path, run: Callable[[Any, argparse.Namespace, Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """The figures that `run` finds in Blender, with the extension installed and a daemon beside it."""
     os.environ["BLENDER_USER_RESOURCES"] = str(folder / "blender")
     os.environ["KEYTWEEN_CONNECTION"] = str(folder / "connection.json")
     (folder / "blender").mkdir()
@@ -63,7 +66,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     try:
         wait(lambda: (folder / "connection.json").is_file(), 30)
         bpy.ops.wm.save_as_mainfile(filepath=str(folder / "shot.blend"))
-        return run_job(bpy, options, folder)
+        return run(bpy, options, folder)
     finally:
         bpy.ops.preferences.addon_disable(module=PACKAGE)
         process.terminate()

@@ -23,8 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from addon_tick import PACKAGE, turn
-from retime import measure
+from addon_tick import PACKAGE, measure, turn
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "daemon" / "keytween" / "examples"
 

@@ -16,17 +16,14 @@ import argparse
 import importlib
 import json
 import os
-import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from addon_tick import PACKAGE, turn, wait
+from addon_tick import PACKAGE, measure, turn
 
 BUDGET_MS = 200.0
 FRAMES = 48
@@ -44,31 +41,6 @@ def main() -> int:
         figures = measure(options, Path(name), run)
     sys.stdout.write(json.dumps(figures) + "\n")
     return int(figures["retime_max_ms"] > BUDGET_MS or figures["computed_again"] > 0)
-
-
-def measure(
-    options: argparse.Namespace, folder: Path, run: Callable[[Any, argparse.Namespace, Path], dict[str, Any]]
-) -> dict[str, Any]:
-    """The figures that `run` finds in Blender, with the extension installed and a daemon beside it."""
-    os.environ["BLENDER_USER_RESOURCES"] = str(folder / "blender")
-    os.environ["KEYTWEEN_CONNECTION"] = str(folder / "connection.json")
-    (folder / "blender").mkdir()
-    import bpy
-
-    bpy.ops.extensions.package_install_files(
-        filepath=options.extension, repo="user_default", enable_on_install=True
-    )
-    command = [*shlex.split(options.daemon), "serve", "--state", str(folder / "state")]
-    with (folder / "daemon.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        wait(lambda: (folder / "connection.json").is_file(), 30)
-        bpy.ops.wm.save_as_mainfile(filepath=str(folder / "shot.blend"))
-        return run(bpy, options, folder)
-    finally:
-        bpy.ops.preferences.addon_disable(module=PACKAGE)
-        process.terminate()
-        process.wait(10)
 
 
 def run(bpy: Any, options: argparse.Namespace, folder: Path) -> dict[str, Any]:

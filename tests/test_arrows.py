@@ -202,7 +202,6 @@ DOORS = {
             "packaging/record_blender_easing.py",
             "packaging/render_stage.py",
             "benchmarks/addon_tick.py",
-            "benchmarks/retime.py",
             "benchmarks/panel_draw.py",
         )
     ),

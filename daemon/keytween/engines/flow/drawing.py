@@ -15,11 +15,11 @@ from keytween.engines.dissolve import straight
 from keytween.engines.flow.arcs import Arc, joined
 from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.coarse import blurred, both
-from keytween.engines.flow.fields import fetched, filled, grid, reduced, resized
+from keytween.engines.flow.fields import fetched, filled, grid, reduced, resized, scaled
 from keytween.engines.flow.layers import SEARCHED, UNMOVED, Labels, in_pixels
 from keytween.engines.flow.matching import Motion
 from keytween.engines.flow.overlay import Overlay
-from keytween.engines.flow.posing import Poses, reach
+from keytween.engines.flow.posing import Poses, reach, seen_in
 from keytween.images import Picture, like
 
 Array = NDArray[np.float32]
@@ -144,14 +144,16 @@ class Stage:
             shown = [fetched(s.pixels, v[0], how=self._how) for s, v in zip(self._sides, views, strict=True)]
             drawn = self._blend(shown[0], shown[1], part)
             if plate is not None:
-                lost = self._lost(views, (height, width))
-                _lay_plate(drawn, plate, lost, (height, width), band)
+                same = lost.shape == (height, width)
+                here = lost[band[0] : band[1]] if same else self._lost(views, (height, width))
+                _lay_plate(drawn, plate, here, (height, width), band)
             if self._overlay is not None:
                 self._overlay.lay(drawn, position, top, how=self._how)
                 drawn = np.clip(drawn, 0, 1, out=drawn) if self._bounded else drawn
             out[band[0] : band[1]] = like(straight(drawn), template).pixels
 
-        plate = self._plate(sights, mix)
+        lost = self._lost([(s.places, s.rank) for s in sights], sights[0].rank.shape)
+        plate = self._plate(sights, mix) if lost.any() else None
         rows = max(1, BAND // width)
         with ThreadPoolExecutor(HANDS) as hands:
             for _ in hands.map(fill, range(0, height, rows)):
@@ -165,17 +167,13 @@ class Stage:
             return sight.places[band[0] : band[1]], sight.rank[band[0] : band[1]]
         return self._view(which, maps, sight.thrown, size, band)
 
-    def _plate(self, sights: tuple[Sight, Sight], mix: Array) -> Array | None:
+    def _plate(self, sights: tuple[Sight, Sight], mix: Array) -> Array:
         """What is behind where neither keyframe knows it, small (h, w, C): from what lies around."""
         ranks = np.maximum(sights[0].rank, sights[1].rank)
-        height, width = ranks.shape
-        if not self._lost([(s.places, s.rank) for s in sights], (height, width)).any():
-            return None
         size = self._small[0].shape[1::-1]
-        near = [cv2.resize(s.places, size, interpolation=cv2.INTER_NEAREST) for s in sights]
+        near: list[Array] = [cv2.resize(s.places, size, interpolation=cv2.INTER_NEAREST) for s in sights]  # pyright: ignore
         scale = np.float32(max(size) / max(ranks.shape))
-        at = [(p + np.float32(0.5)) * scale - np.float32(0.5) for p in near]
-        seen = [fetched(s, a).reshape(s.shape) for s, a in zip(self._small, at, strict=True)]
+        seen = [fetched(s, scaled(p, scale)).reshape(s.shape) for s, p in zip(self._small, near, strict=True)]
         share: Array = cv2.resize(mix, size, interpolation=cv2.INTER_NEAREST)  # pyright: ignore
         drawn = self._blend(seen[0], seen[1], share)
         known = np.where(ranks > 0, np.float32(BEHIND) ** (ranks.astype(np.float32) - 1), np.float32(0))
@@ -183,7 +181,7 @@ class Stage:
         cover = cv2.erode(cv2.resize(known, size, interpolation=cv2.INTER_AREA), np.ones((5, 5), np.uint8))
         return filled(drawn, cover)  # pyright: ignore
 
-    def _lost(self, views: Sequence[View], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _lost(self, views: Sequence[View], size: tuple[int, ...]) -> NDArray[np.uint8]:
         """Where no keyframe knows what is shown, because a whole shape is in front there; a mask (h, w)."""
         lost = cv2.bitwise_not(_over(np.maximum(views[0][1], views[1][1]), 0))
         left, top, wide, tall = cv2.boundingRect(lost)
@@ -193,8 +191,8 @@ class Stage:
         hidden = np.zeros((tall, wide), np.float32)
         for front, (places, _) in zip(self._fronts, views, strict=True):
             scale = np.float32(max(front.shape) / max(size))
-            at = (places[box] + np.float32(0.5)) * scale - np.float32(0.5)
-            hidden = np.maximum(hidden, fetched(front, at).reshape(tall, wide))
+            seen = fetched(front, scaled(places[box], scale))
+            hidden = np.maximum(hidden, seen.reshape(tall, wide))
         lost[box][hidden <= 0.5] = 0
         return lost  # pyright: ignore
 
@@ -288,14 +286,7 @@ def _lay_model(
     if box is None:
         return
     top, bottom, left, right = box
-    scale = max(mask.shape) / max(size)
-    m = in_pixels(model, max(size))
-    shift = m[:, :2] @ np.array([left, top], np.float32) + m[:, 2]
-    to_mask = np.concatenate([m[:, :2] * scale, ((shift + 0.5) * scale - 0.5)[:, None]], axis=1)
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    inside = cv2.warpAffine(
-        mask, to_mask, (right - left, bottom - top), flags=how, borderMode=cv2.BORDER_REPLICATE
-    )
+    inside = seen_in(mask, model, size, box, cv2.INTER_LINEAR)
     here = _affine_places(model, size, box)
     rows = slice(top - band[0], bottom - band[0])
     seen = _over(inside, 127)  # pyright: ignore
@@ -368,7 +359,7 @@ def _lay_thrown(
     scale = thrown.exact.shape[1] / size[1]
     at: Array = own - way
     if scale != 1:
-        at = (at + np.float32(0.5)) * np.float32(scale) - np.float32(0.5)
+        at = scaled(at, scale)
     exact = fetched(thrown.exact, at) * np.float32(1 / scale)
     there = slice(top - band[0], bottom - band[0]), slice(left, right)
     cv2.copyTo(cv2.subtract(own, _corrected(way, exact)), seen, places[there])

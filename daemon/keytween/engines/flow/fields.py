@@ -47,6 +47,11 @@ def moved(picture: Array, motion: Array) -> Array:
     return fetched(picture, grid(*motion.shape[:2]) + motion)
 
 
+def scaled(places: Array, scale: float | np.float32) -> Array:
+    """The same places in a picture that is so many times as large."""
+    return (places + np.float32(0.5)) * np.float32(scale) - np.float32(0.5)
+
+
 def agreement(motion: Array, opposite: Array, tolerance: float) -> Array:
     """Whether going there and back ends where it began: 1 yes, 0 further off than `tolerance` pixels."""
     off = np.square(motion + moved(opposite, motion)).sum(2)

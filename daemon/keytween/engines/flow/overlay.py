@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from keytween.engines.flow.bending import Bend
 from keytween.engines.flow.islands import Islands
-from keytween.engines.flow.layers import in_pixels
-from keytween.engines.flow.posing import chained_to, pose, reach
+from keytween.engines.flow.posing import chained_to, pose, reach, seen_in
 
 Array = NDArray[np.float32]
 Place = tuple[Array, Array]
@@ -53,8 +52,8 @@ class Overlay:
             cover, colour = np.zeros(part.shape[:2], np.float32), np.zeros_like(part)
             for cut, own, model, weight in zip(cuts, self._pixels, maps, (1 - share, share), strict=True):
                 if weight:
-                    mask = _seen(cut.mask, model, size, box, cv2.INTER_LINEAR) * (weight / np.float32(255))
-                    seen = _seen(own, model, size, box, how).reshape(part.shape)
+                    mask = seen_in(cut.mask, model, size, box, cv2.INTER_LINEAR) * (weight / np.float32(255))
+                    seen = seen_in(own, model, size, box, how).reshape(part.shape)
                     cover += mask
                     colour += seen * mask[..., None]
             drawn[rows] = part * (1 - cover)[..., None] + colour
@@ -92,22 +91,3 @@ def _around(boxes: Sequence[tuple[int, int, int, int] | None]) -> tuple[int, int
         return None
     low, high = np.min(there, axis=0), np.max(there, axis=0)
     return int(low[0]), int(high[1]), int(low[2]), int(high[3])
-
-
-def _seen(
-    picture: NDArray[np.float32] | NDArray[np.uint8],
-    model: Array,
-    size: tuple[int, int],
-    box: tuple[int, int, int, int],
-    how: int,
-) -> Array:
-    """What a box of the drawing sees of a picture, which may be smaller than `size`."""
-    top, bottom, left, right = box
-    scale = max(picture.shape[:2]) / max(size)
-    m = in_pixels(model, max(size))
-    shift = m[:, :2] @ np.array([left, top], np.float32) + m[:, 2]
-    to_picture = np.concatenate([m[:, :2] * scale, ((shift + 0.5) * scale - 0.5)[:, None]], axis=1)
-    flags = how | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(  # pyright: ignore
-        picture, to_picture, (right - left, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keytween.engines.flow.bending import Bend, partly, turn_of, turned
-from keytween.engines.flow.layers import STILL, Layers, affine_field, backwards
+from keytween.engines.flow.layers import STILL, Layers, affine_field, backwards, in_pixels
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -128,6 +128,25 @@ def reach(
         least, most = np.array([0, 0]), np.array([size[1], size[0]])
     box = max(least[1], band[0]), min(most[1], band[1]), max(least[0], 0), min(most[0], size[1])
     return box if box[0] < box[1] and box[2] < box[3] else None
+
+
+def seen_in(
+    picture: NDArray[np.float32] | NDArray[np.uint8],
+    model: Array,
+    size: tuple[int, int],
+    box: Box,
+    how: int,
+) -> Array:
+    """What a box of a drawing of this size sees of a picture, which may be smaller; `model` leads to it."""
+    top, bottom, left, right = box
+    scale = max(picture.shape[:2]) / max(size)
+    m = in_pixels(model, max(size))
+    shift = m[:, :2] @ np.array([left, top], np.float32) + m[:, 2]
+    to_picture = np.concatenate([m[:, :2] * scale, ((shift + 0.5) * scale - 0.5)[:, None]], axis=1)
+    flags = how | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(  # pyright: ignore
+        picture, to_picture, (right - left, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def middle(layers: Layers, label: int) -> Doubles:

@@ -89,6 +89,7 @@ ADDON = (
 SHARED = ("client", "connection", "codec", "messages", "timeline", "easing", "errors")
 DIFFMORPHER = (
     "pipeline",
+    "pacing",
     "perceptual",
     "framing",
     "inversion",
@@ -97,6 +98,7 @@ DIFFMORPHER = (
     "lora",
     "attention",
     "latents",
+    "stepping",
     "reschedule",
     "schedule",
 )

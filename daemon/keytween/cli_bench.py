@@ -64,7 +64,7 @@ def _add_morph(kinds: Any) -> None:
     add("--lora-steps", type=int, default=80, help="for diffmorpher: steps of study (default: 80)")
     add("--lora-lr", type=float, default=1e-3, help="for diffmorpher: its learning rate (default: 0.001)")
     add("--refinements", type=int, default=1, help="for diffmorpher: of each inversion step (default: 1)")
-    add("--pace-rounds", type=int, default=5, help="for diffmorpher: measurings of the pace (default: 5)")
+    add("--pace-rounds", type=int, default=9, help="for diffmorpher: measurings of the pace (default: 9)")
     add("--frames", type=int, default=9, help="drawings of a morph, both ends included (default: 9)")
     add("--size", type=int, default=128, help="side in pixels of the toons (default: 128)")
     add("--memory", action="store_true", help="measure each contender's peak memory as well")

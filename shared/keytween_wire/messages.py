@@ -66,8 +66,8 @@ class Diffusion:
     point iterations of each inversion step. `lora_steps`, `lora_lr` and `lora_rank` fit the LoRAs;
     `fixed_lora` 0..1 keeps their mix there, -1 lets it follow. `attention` is the paper's lambda, 0
     switches it off. `reschedule` is `probe` (from a few cheap frames), `full` (from a first rendering of
-    all, as published) or `off`; above 1, `pace_rounds` is how often at most the pace is evened out further,
-    by drawings at full steps. `size` is the side in pixels of a square of the working area, 0 the
+    all, as published) or `off`; above 1, `pace_rounds` is how often at most drawings are made at full steps
+    until their steps are even. `size` is the side in pixels of a square of the working area, 0 the
     checkpoint's own. `keep_ends` fades what the network loses of the keyframes into their neighbours.
     """
 
@@ -92,7 +92,7 @@ class Diffusion:
 
     RESCHEDULES: ClassVar[tuple[str, ...]] = ("probe", "full", "off")
     PRESETS: ClassVar[dict[str, dict[str, object]]] = {
-        "final": {"refinements": 1, "pace_rounds": 5},
+        "final": {"refinements": 1, "pace_rounds": 9},
         "draft": {"steps": 20, "refinements": 1, "lora_steps": 100},
         "paper": {"reschedule": "full", "keep_ends": False},
     }

@@ -312,7 +312,7 @@ def test_switches_and_presets_become_the_requests_settings(
         options = cli.build_parser().parse_args(["morph", "a.png", "b.png", "-o", "out", *arguments])
         return cli._diffusion(options, config)
 
-    assert settings() == Diffusion(refinements=1, pace_rounds=5)
+    assert settings() == Diffusion(refinements=1, pace_rounds=9)
     assert settings("--preset", "paper") == Diffusion(reschedule="full", keep_ends=False)
     assert settings("--preset", "draft", "--steps", "7") == Diffusion(steps=7, refinements=1, lora_steps=100)
     switched = settings("--no-lora", "--no-attention", "--no-adain", "--no-reschedule", "--fix-lora", "0.5")

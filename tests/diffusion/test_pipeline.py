@@ -13,7 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from keytween.engines.base import Frame, Progress  # noqa: E402
-from keytween.engines.diffmorpher import DiffMorpher, checkpoints, inversion, lora, perceptual, pipeline  # noqa: E402
+from keytween.engines.diffmorpher import (  # noqa: E402
+    DiffMorpher,
+    checkpoints,
+    inversion,
+    lora,
+    pacing,
+    perceptual,
+    pipeline,
+)
 from keytween.engines.diffmorpher.fits import FitStore  # noqa: E402
 from keytween.engines.diffmorpher.reschedule import PacingCurve  # noqa: E402
 from keytween.images import Picture  # noqa: E402
@@ -245,7 +253,7 @@ def test_the_pace_is_measured_no_more_once_it_is_even(
 ) -> None:
     asked = request(tiny_sd, (0.3, 0.6), pace_rounds=3, use_lora=False)
     for even, rounds in ((9.0, 1), (0.0, 3)):
-        monkeypatch.setattr(pipeline, "EVEN", even)
+        monkeypatch.setattr(pacing, "EVEN", even)
         said = phases(DiffMorpher(device="cpu"), asked, pictures)
         # Once for the first curve, once for each round, and once for what is asked for.
         assert said.count("drawing") == QUICK["steps"] * (1 + rounds + 1)
@@ -255,7 +263,7 @@ def test_what_was_drawn_to_measure_an_even_pace_is_not_drawn_again(
     engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it is what would have been drawn: a curve that is known leads to the same pictures."""
-    monkeypatch.setattr(pipeline, "EVEN", 9.0)
+    monkeypatch.setattr(pacing, "EVEN", 9.0)
     asked = request(tiny_sd, tuple(i / 8 for i in range(9)), pace_rounds=2, use_lora=False, keep_ends=False)
     plain, drawn = pipeline.denoise, list[int]()
 
@@ -269,21 +277,6 @@ def test_what_was_drawn_to_measure_an_even_pace_is_not_drawn_again(
     again = run(engine, asked, pictures)
     assert drawn == [7, 7, 9]
     assert max(np.abs(first[i].pixels.astype(int) - again[i].pixels).max() for i in first) <= 1
-
-
-def test_a_curve_gives_each_step_its_distance_and_shares_it_out_by_what_else_is_known() -> None:
-    place = {0.0: 0.0, 0.25: 3.0, 0.5: 4.0, 1.0: 5.0}
-
-    def apart(first: float, second: float) -> float:
-        # Around a bend: the way through the middle is longer than the way straight across.
-        return 2.0 if (first, second) == (0.0, 0.5) else abs(place[first] - place[second])
-
-    curve = PacingCurve.through((0.0, 0.5, 1.0), tuple(place), apart, distance="ours")
-    assert curve.distance == "ours"
-    assert curve.alphas == (0.0, 0.25, 0.5, 1.0)
-    assert curve.changed == pytest.approx((0.0, 0.5, 2 / 3, 1.0))
-    still = PacingCurve.through((0.0, 0.5, 1.0), (0.2,), lambda first, second: 0.0)
-    assert still.alpha_at(0.3) == 0.3
 
 
 # ---- memory and numbers

@@ -25,7 +25,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tables.Bench:
     if toon is None:
         pytest.skip("the checkpoint toon has not been trained here")
     whole = Diffusion(
-        checkpoint=str(toon.folder), steps=25, lora_steps=80, lora_lr=1e-3, refinements=1, pace_rounds=5
+        checkpoint=str(toon.folder), steps=25, lora_steps=80, lora_lr=1e-3, refinements=1, pace_rounds=9
     )
     switches = (ladder.OFF, ladder.ADAIN, ladder.RESCHEDULE)
     contenders = ladder.contenders(("dissolve", "diffmorpher"), switches, whole)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +19,28 @@ LPIPS_SIDE = 256
 """Pictures are compared at most this large: pacing is about what moves, not about grain."""
 
 
-def _whole(image: Tensor) -> Tensor:
-    return image
-
-
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """A named distance of images (1, 3, H, W) in -1..1: what is kept of each, and how far apart two are."""
+    """A named distance of images (1, 3, H, W) in -1..1.
+
+    `keep` gives what is kept of an image: numbers whose root-sum-square difference is the distance of two, or
+    the square of that difference where it is `squared`.
+    """
 
     name: str
-    apart: Callable[[Tensor, Tensor], float]
-    keep: Callable[[Tensor], Tensor] = _whole
+    keep: Callable[[Tensor], Tensor]
+    squared: bool = False
+
+    def all_apart(self, first: Tensor, second: Tensor) -> NDArray[np.float64]:
+        """How far apart (M, N) the rows of M and N kept images are."""
+        # Products of matrices would leave a rest where two are the same.
+        how = "donot_use_mm_for_euclid_dist"
+        lengths = torch.cdist(first.flatten(1).float(), second.flatten(1).float(), compute_mode=how)
+        return (lengths.double() ** (2 if self.squared else 1)).numpy()
+
+    def apart(self, first: Tensor, second: Tensor) -> float:
+        """How far apart two kept images are; 0 is the same."""
+        return float(self.all_apart(first[None], second[None])[0, 0])
 
     def between(self, first: Tensor, second: Tensor) -> float:
         """How far apart two images are; 0 is the same."""
@@ -51,12 +64,29 @@ def lpips_distance(device: torch.device) -> Distance:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's old names for its weights
         network = lpips.LPIPS(net="alex", verbose=False).to(device).eval()
+    return of_network(network, device)
 
-    def between(first: Tensor, second: Tensor) -> float:
-        with torch.no_grad():
-            return float(network(_small(first).to(device), _small(second).to(device)))
 
-    return Distance("LPIPS (AlexNet)", between)
+def of_network(network: Any, device: torch.device) -> Distance:
+    """The distance of an LPIPS network of the library's."""
+    return Distance("LPIPS (AlexNet)", partial(_features, network, device), squared=True)
+
+
+def _features(network: Any, device: torch.device, image: Tensor) -> Tensor:
+    """What LPIPS sees of an image (1, 3, H, W): LPIPS of two is the square of how far these are apart.
+
+    LPIPS weighs squared differences of normalised features and takes their mean over each layer's places.
+    """
+    import lpips
+
+    with torch.no_grad():
+        layers = network.net.forward(network.scaling_layer(_small(image).to(device)))
+        weights = [layer.model[-1].weight for layer in network.lins]
+        kept = [
+            lpips.normalize_tensor(found)[0] * (weight[0].clamp_min(0) / found[0, 0].numel()).sqrt()
+            for found, weight in zip(layers, weights, strict=True)
+        ]
+    return torch.cat([layer.flatten() for layer in kept]).cpu()
 
 
 def latent_distance(encode: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Distance:
@@ -64,12 +94,10 @@ def latent_distance(encode: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Distan
 
     def keep(image: Tensor) -> Tensor:
         with torch.no_grad():
-            return encode(image)[0]
+            latents = encode(image)[0].flatten().cpu()
+        return latents / latents.numel() ** 0.5
 
-    def apart(first: Tensor, second: Tensor) -> float:
-        return float((first - second).square().mean().sqrt())
-
-    return Distance("VAE latents (RMS)", apart, keep)
+    return Distance("VAE latents (RMS)", keep)
 
 
 def _small(images: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from keytween.engines.diffmorpher.fits import Fit, FitStore, key_of
 from keytween.engines.diffmorpher.framing import Framing, colours, compose, faded, matte
 from keytween.engines.diffmorpher.inversion import invert
 from keytween.engines.diffmorpher.latents import adain, lerp, slerp
-from keytween.engines.diffmorpher.reschedule import LINEAR, PacingCurve, evenness
+from keytween.engines.diffmorpher.pacing import evened_out
+from keytween.engines.diffmorpher.reschedule import LINEAR, PacingCurve
 from keytween.engines.diffmorpher.schedule import as_tensor
 from keytween.images import Picture
 from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelGaveNothing
@@ -28,8 +29,6 @@ from keytween_wire.messages import Diffusion, MorphRequest
 PROBE_ALPHAS, PROBE_STEPS = 9, 12
 MOST_PROBES = 33
 """Drawings of a further round of pacing: as many as will be shown, within bounds."""
-EVEN = 0.03
-"""Pacing stops once drawings are as even as that, as standard deviation over mean of their steps."""
 CHUNK = {"cuda": 16, "mps": 4, "cpu": 4}
 """Frames of 512 x 512 that are denoised together; of smaller ones more, up to MOST_ROWS."""
 MOST_ROWS = 32
@@ -446,7 +445,15 @@ class _Run:
             return known
         curve = yield from self._first_curve(pair)
         if s.pace_rounds > 1:
-            curve = yield from self._evened_out(pair, curve)
+            curve, drawn = yield from evened_out(
+                curve,
+                lambda alphas: self._probe(pair, alphas, s.steps),
+                lambda latents, positions: self._shown(pair, latents, positions),
+                self._picked,
+                count=self._probes,
+                rounds=s.pace_rounds,
+            )
+            self._drawn = {_place(pair, alpha): row for alpha, row in drawn.items()}
         self._engine.store.save_curve(key, curve)
         return curve
 
@@ -461,28 +468,17 @@ class _Run:
         steps_apart = [distance.apart(a, b) for a, b in pairwise(kept)]
         return PacingCurve.from_distances(alphas, steps_apart, distance=distance.name)
 
-    def _evened_out(
-        self, pair: tuple[_Side, _Side], curve: PacingCurve
-    ) -> Generator[Step, None, PacingCurve]:
-        """Draws where a curve leads, measures, and goes on; gives the curve that led to the most even."""
-        positions = [i / (self._probes - 1) for i in range(self._probes)]
-        distance, seen, best = self._picked, dict[float, Tensor](), float("inf")
-        found = curve
-        for _ in range(self._settings.pace_rounds):
-            alphas = [curve.alpha_at(position) for position in positions]
-            latents = yield from self._probe(pair, alphas, self._settings.steps)
-            kept = [distance.keep(self._decode(row[None])) for row in latents]
-            seen.update(zip(alphas, kept, strict=True))
-            off = evenness([distance.apart(a, b) for a, b in pairwise(kept)])
-            if off < best:
-                best, found = off, curve
-                self._drawn = dict(zip((_place(pair, alpha) for alpha in alphas), latents, strict=True))
-            if off < EVEN:
-                break
-            curve = PacingCurve.through(
-                alphas, list(seen), lambda a, b: distance.apart(seen[a], seen[b]), distance=distance.name
-            )
-        return found
+    def _shown(
+        self, pair: tuple[_Side, _Side], latents: list[Tensor], positions: Sequence[float]
+    ) -> Iterator[Tensor]:
+        """Drawings, ends included, as they are shown at these positions: with the keys' own detail."""
+        if not self._settings.keep_ends:
+            yield from (self._decode(row[None]) for row in latents)
+            return
+        ends = self._decode(latents[0][None]), self._decode(latents[-1][None])
+        residuals = pair[0].image.to(ends[0]) - ends[0], pair[1].image.to(ends[1]) - ends[1]
+        for row, position in zip(latents, positions, strict=True):
+            yield self._decode(row[None]) + faded(residuals, position)
 
     @property
     def _picked(self) -> perceptual.Distance:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +38,29 @@ class PacingCurve:
         return cls(tuple(alphas), (*changed[:-1], 1.0), distance)
 
     @classmethod
-    def through(
-        cls,
-        alphas: Sequence[float],
-        known: Sequence[float],
-        apart: Callable[[float, float], float],
-        *,
-        distance: str = "",
+    def even(
+        cls, alphas: Sequence[float], chosen: Sequence[int], apart: Array, *, distance: str = ""
     ) -> PacingCurve:
-        """The curve through pictures at `alphas`; how far two pictures are `apart` is asked by their alphas.
+        """The curve whose even positions are the `chosen` of the drawings at `alphas`, the first to the last.
 
-        Within a step, the pictures at `known` alphas that lie there share it out as far as they are apart.
+        Within a step, the drawings that lie there share it out as far as they are `apart` (M, M).
         """
-        knots, steps = [alphas[0]], list[float]()
-        for low, high in pairwise(alphas):
-            inside = [low, *sorted(alpha for alpha in set(known) if low < alpha < high), high]
-            parts = [apart(a, b) for a, b in pairwise(inside)]
-            share = apart(low, high) / (sum(parts) or 1.0)
-            knots += inside[1:]
-            steps += [part * share for part in parts]
-        return cls.from_distances(knots, steps, distance=distance)
+        knots, changed = [alphas[chosen[0]]], [0.0]
+        for number, (low, high) in enumerate(pairwise(chosen)):
+            parts = [float(apart[i, i + 1]) for i in range(low, high)]
+            total = sum(parts) or 1.0
+            knots += [alphas[i] for i in range(low + 1, high + 1)]
+            changed += [(number + part / total) / (len(chosen) - 1) for part in accumulate(parts)]
+            changed[-1] = (number + 1) / (len(chosen) - 1)
+        return cls(tuple(knots), tuple(changed), distance)
 
     def alpha_at(self, position: float) -> float:
         """The alpha at which the change has come so far, 0..1; ends stay ends, and it never falls."""
         return float(np.interp(position, self.changed, self.alphas))
+
+    def position_at(self, alpha: float) -> float:
+        """How far the change has come at an alpha, 0..1."""
+        return float(np.interp(alpha, self.alphas, self.changed))
 
     @property
     def monotone(self) -> bool:

@@ -226,7 +226,7 @@ def plain_keyframe(image: KeyframeImage) -> dict[str, Any]:
 def draft_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """The same request for the engine that draws drafts."""
     kept = {name: value for name, value in request.items() if name != "diffusion"}
-    return kept | {"engine": DRAFT_ENGINE, "seed": 0}
+    return kept | {"engine": DRAFT_ENGINE, "seed": 0, "effort": "draft"}
 
 
 def looks(request: Mapping[str, Any]) -> tuple[str, ...]:
@@ -247,6 +247,9 @@ def _look(request: Mapping[str, Any], segment: int) -> str:
         "diffusion": _told_of(request.get("diffusion", {}), segment, len(keyframes)),
         **{name: request.get(name) for name in ("engine", "seed", "file_format")},
     }
+    if request.get("effort", "full") != "full":
+        # Only then: drawings that were made before there was a choice keep their names.
+        seen["effort"] = request["effort"]
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -281,7 +284,9 @@ def part_for(tween: Tween, positions: Sequence[Sequence[float]], *, draft: bool 
     arc = request.get("path") == "arc"
     first, last = (0, len(positions)) if arc else (needed[0], needed[-1] + 1)
     chosen = slice(first, last + 1)
-    values = {name: request[name] for name in ("engine", "seed", "file_format", "path") if name in request}
+    values = {
+        name: request[name] for name in ("engine", "seed", "file_format", "path", "effort") if name in request
+    }
     found = MorphRequest(
         keyframes=tuple(_keyframe(k) for k in request["keyframes"][chosen]),
         positions=tuple(tuple(wanted) for wanted in positions[first:last]),

@@ -256,6 +256,7 @@ def _morph(options: argparse.Namespace) -> int:
         file_format=options.format,
         diffusion=_diffusion(options, config),
         path=options.path,
+        effort="draft" if options.preset == "draft" else "full",
         max_megapixels=config.max_megapixels,
     )
     folder = morphs.FrameFolder(options.output, prepared, overwrite=options.overwrite)

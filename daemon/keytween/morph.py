@@ -81,6 +81,7 @@ def prepare(
     file_format: str = "auto",
     diffusion: Diffusion | None = None,
     path: str = "straight",
+    effort: str = "full",
     max_megapixels: float = 100.0,
 ) -> Morph:
     """What to do for these pictures or number patterns, checked before any work is done."""
@@ -107,6 +108,7 @@ def prepare(
         file_format=file_format,
         diffusion=diffusion or Diffusion(),
         path=path,
+        effort=effort,
     )
     request.check()
     open_keyframes(request, blobs, max_megapixels=max_megapixels)

@@ -109,7 +109,8 @@ class MorphRequest:
     `positions` holds one tuple per segment (one fewer than keyframes); drawing `index` of an event counts
     through all segments in order. `file_format` is `auto` (the keyframes' own depth: png or exr), `png8`,
     `png16`, `exr-half` or `exr-float`. `path` is `straight` (each segment for itself) or `arc` (motion runs
-    through the keyframes without corners; it takes as long as their `frame` numbers say).
+    through the keyframes without corners; it takes as long as their `frame` numbers say). `effort` is `full`
+    or `draft`, a first look in a fraction of the time, from engines that have one.
     """
 
     keyframes: tuple[KeyframeImage, ...]
@@ -119,9 +120,11 @@ class MorphRequest:
     file_format: str = "auto"
     diffusion: Diffusion = Diffusion()
     path: str = "straight"
+    effort: str = "full"
 
     FILE_FORMATS: ClassVar[tuple[str, ...]] = ("auto", "png8", "png16", "exr-half", "exr-float")
     PATHS: ClassVar[tuple[str, ...]] = ("straight", "arc")
+    EFFORTS: ClassVar[tuple[str, ...]] = ("full", "draft")
 
     def check(self) -> None:
         """Refuses what no engine could do: TooFewKeyframes, BadSetting."""
@@ -136,11 +139,13 @@ class MorphRequest:
         for position in (p for segment in self.positions for p in segment):
             if not (math.isfinite(position) and POSITION_RANGE[0] <= position <= POSITION_RANGE[1]):
                 raise BadSetting(name="position", value=position, detail="it must lie in -1..2")
-        if self.file_format not in self.FILE_FORMATS:
-            choices = ", ".join(self.FILE_FORMATS)
-            raise BadSetting(name="file format", value=self.file_format, detail=f"choose one of {choices}")
-        if self.path not in self.PATHS:
-            raise BadSetting(name="path", value=self.path, detail=f"choose one of {', '.join(self.PATHS)}")
+        for name, value, choices in (
+            ("file format", self.file_format, self.FILE_FORMATS),
+            ("path", self.path, self.PATHS),
+            ("effort", self.effort, self.EFFORTS),
+        ):
+            if value not in choices:
+                raise BadSetting(name=name, value=value, detail=f"choose one of {', '.join(choices)}")
 
     @property
     def may_diffuse(self) -> bool:

@@ -336,6 +336,15 @@ def test_an_arc_is_asked_for_and_changes_drawings_where_motion_turns(run: Run, t
     assert run(*said, "--path", "wavy", "-o", tmp_path / "wavy")[0] == cli.EXIT_USAGE
 
 
+def test_the_preset_draft_takes_the_quick_look_of_flow(run: Run, tmp_path: Path) -> None:
+    keys = [Path(demo.__file__).parent / "examples" / f"leap_{i}.png" for i in (1, 2)]
+    for preset in ("draft", "final"):
+        said = ("morph", *keys, "-n", 1, "--engine", "flow", "--preset", preset)
+        assert run(*said, "-o", tmp_path / preset)[0] == 0
+    draft, final = ((tmp_path / preset / "0002.png").read_bytes() for preset in ("draft", "final"))
+    assert draft != final
+
+
 def test_help_names_every_command(run: Run) -> None:
     code, output, _ = run("--help")
     assert code == 0

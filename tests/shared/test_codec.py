@@ -153,6 +153,8 @@ def test_a_straight_path_is_not_mentioned_so_that_older_daemons_still_understand
 def test_a_path_that_is_not_known_is_refused_with_the_choices() -> None:
     with pytest.raises(BadSetting, match="straight, arc"):
         dataclasses.replace(REQUEST, path="wavy").check()
+    with pytest.raises(BadSetting, match="full, draft"):
+        dataclasses.replace(REQUEST, effort="none").check()
 
 
 def test_a_request_is_kept_as_it_was() -> None:

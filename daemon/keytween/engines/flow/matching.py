@@ -33,6 +33,8 @@ COARSE_SIDE, FINE_SIDE, LEAST_SIDE = 72, 1024, 12
 is too small to hold a drawing."""
 FEATURE_SIDE, LABEL_SIDE, BEND_SIDE = 384, 512, 64
 """The longest sides at which features are found, layers are given to pixels anew, and bends are found."""
+QUICK_COARSE_SIDE, QUICK_SIDE, QUICK_FEATURE_SIDE = 40, 96, 256
+"""The same of a first look: where displacements are tried, of its motion, and where features are found."""
 SNAP = 0.006
 """How much worse a layer's motion may fit a pixel than the searched one, as a difference of colours."""
 FREE_COST, FREER = 0.5, 0.38
@@ -62,10 +64,15 @@ class Motion:
     islands: Islands | None = None
 
 
-def match(first: Array, second: Array) -> Motion | None:
-    """The motion between two pictures (H, W, C) in 0..1 of one size; None where nothing corresponds."""
+def match(first: Array, second: Array, *, quick: bool = False) -> Motion | None:
+    """The motion between two pictures (H, W, C) in 0..1 of one size; None where nothing corresponds.
+
+    `quick` is for a first look: fewer motions of whole shapes, at a small size, in a quarter of the time.
+    """
     if min(first.shape[:2]) < LEAST_SIDE:
         return None
+    if quick:
+        return _glimpsed(first, second)
     found = _matched(first, second)
     if found is None:
         return None
@@ -100,6 +107,20 @@ def _matched(first: Array, second: Array) -> Motion | None:
     return _judged(pair, flows, layers)
 
 
+def _glimpsed(first: Array, second: Array) -> Motion | None:
+    """The motion as far as it is seen on small pictures, without turned shapes, parts and islands."""
+    small = reduced(first, QUICK_COARSE_SIDE), reduced(second, QUICK_COARSE_SIDE)
+    colours = chief_colours(*small)
+    pair = reduced(first, QUICK_SIDE), reduced(second, QUICK_SIDE)
+    flows = _refined(pair, _coarse(*small, colours), None)
+    flows = both(_polishing(pair, flows))
+    shapes = reduced(first, poses.SHAPE_SIDE), reduced(second, poses.SHAPE_SIDE)
+    shifts = [layering.in_parts(m, max(shapes[0].shape)) for m in poses.shifts(*shapes)]
+    proposals = [*_features(first, second, QUICK_FEATURE_SIDE), *shifts]
+    layers = layering.find_layers(pair, flows, proposals, colours)
+    return _judged(pair, _both_led(flows, layers), layers)
+
+
 def _found_again(first: Array, second: Array, flows: Pair, layers: Layers, colours: Array) -> Layers:
     pair = reduced(first, LABEL_SIDE), reduced(second, LABEL_SIDE)
     height, width = pair[0].shape[:2]
@@ -109,13 +130,16 @@ def _found_again(first: Array, second: Array, flows: Pair, layers: Layers, colou
 
 def _proposals(first: Array, second: Array) -> list[Array]:
     """How whole shapes may have moved, (2, 3) each, in parts of the longest side."""
-    seen = [
-        np.rint(reduced(p, FEATURE_SIDE)[..., :3].mean(2) * 255).astype(np.uint8) for p in (first, second)
-    ]
-    found = [layering.in_parts(m, max(seen[0].shape)) for m in poses.features(*seen)]
     small = reduced(first, poses.SHAPE_SIDE), reduced(second, poses.SHAPE_SIDE)
     shapes = [*poses.turned_shapes(*small), *poses.shifts(*small)]
-    return found + [layering.in_parts(m, max(small[0].shape)) for m in shapes]
+    found = [layering.in_parts(m, max(small[0].shape)) for m in shapes]
+    return _features(first, second, FEATURE_SIDE) + found
+
+
+def _features(first: Array, second: Array, side: int) -> list[Array]:
+    """How what has features may have moved, seen with this longest side."""
+    seen = [np.rint(reduced(p, side)[..., :3].mean(2) * 255).astype(np.uint8) for p in (first, second)]
+    return [layering.in_parts(m, max(seen[0].shape)) for m in poses.features(*seen)]
 
 
 def _freer(pair: Pair, flows: Pair, layers: Layers, proposals: Sequence[Array], colours: Array) -> Layers:

@@ -51,6 +51,7 @@ class Pairs:
         self._keyframes, self._kept = keyframes, kept
         self._frames = arcs.durations([image.frame for image in request.keyframes])
         self._reach = 1 if request.path == "arc" else 0
+        self._quick = request.effort == "draft"
         self._names: dict[int, str] = {}
         self._matched: dict[int, Matched] = {}
 
@@ -85,7 +86,7 @@ class Pairs:
         if self._name(segment) == self._name(segment + 1):
             return Matched(None, Likeness(same=True), ())
         looks = look(self._keyframes[segment]), look(self._keyframes[segment + 1])
-        motion = match(*looks)
+        motion = match(*looks, quick=self._quick)
         alike = likeness(looks, motion)
         small = tuple(reduced(one, arcs.SIDE) for one in looks)
         return Matched(None if alike.unlike else motion, alike, small)
@@ -118,10 +119,10 @@ class Pairs:
         names = tuple(self._name(k) for k in range(near[0], near[-1] + 2))
         # Only the shares of the segments' durations shape an arc.
         shares = tuple(self._frames[k] / self._frames[segment] for k in near)
-        return "stage", segment - near[0], names, shares
+        return "stage", self._quick, segment - near[0], names, shares
 
     def _match_key(self, segment: int) -> Hashable:
-        return "match", self._name(segment), self._name(segment + 1)
+        return "match", self._quick, self._name(segment), self._name(segment + 1)
 
     def _name(self, keyframe: int) -> str:
         if keyframe not in self._names:

@@ -28,7 +28,7 @@ from keytween_wire.errors import (
     ProtocolMismatch,
     from_wire,
 )
-from keytween_wire.messages import Failed, Hello, Request, Stop, Welcome
+from keytween_wire.messages import Failed, Hello, Prepare, Request, Stop, Welcome
 
 from . import preferences, setting_up
 from .errands import last_line, spawn
@@ -40,6 +40,7 @@ START_WITHIN_S = 60.0
 """A first start may unpack and compile; only a process that ended is given up sooner."""
 ANSWER_WITHIN_S = 4.0
 LOOK_EVERY_S = 1.0
+PREPARE_EVERY_S = 60.0
 LOCAL = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")
 
 
@@ -92,6 +93,7 @@ class Link:
         self._hello = 0
         self._deadline = 0.0
         self._look_at = 0.0
+        self._prepare_at = 0.0
         self._boot = ""
 
     # ---- what the buttons do
@@ -135,6 +137,13 @@ class Link:
         if self.client is None or self.state is not LinkState.READY:
             raise DaemonNotRunning()
         return self.client.post(message, blobs)
+
+    def prepare(self) -> None:
+        """Asks now and then for a worker that has its libraries loaded; an older daemon may refuse."""
+        now = time.monotonic()
+        if self.state is LinkState.READY and now >= self._prepare_at:
+            self._prepare_at = now + PREPARE_EVERY_S
+            self.post(Prepare())
 
     def close(self) -> None:
         """Closes the socket at once; the daemon, if ours, goes on until its queue is empty."""
@@ -229,6 +238,7 @@ class Link:
             self.client.limits = self.welcome.limits
         self.error = None
         self._look_at = time.monotonic() + LOOK_EVERY_S
+        self._prepare_at = 0.0
         self._move(LinkState.READY)
         return True
 

@@ -270,7 +270,7 @@ def _version(package: str) -> str:
         return "missing"
 
 
-register, unregister = bpy.utils.register_classes_factory(
+_register_classes, _unregister_classes = bpy.utils.register_classes_factory(
     (
         KEYTWEEN_OT_tween,
         KEYTWEEN_OT_cancel,
@@ -281,3 +281,23 @@ register, unregister = bpy.utils.register_classes_factory(
         KEYTWEEN_OT_copy_diagnostics,
     )
 )
+
+
+def get_ready() -> None:
+    """Has the daemon load its libraries while the artist thinks: whoever selects keyframes may tween them."""
+    scene = vse_compat.sequencer_scene(bpy.context)
+    if scene is not None and tween.count_selected(scene) > 1:
+        poller.STATUS.link.prepare()
+
+
+def register() -> None:
+    """Adds the buttons, and has the timer look whether they may soon be pressed."""
+    _register_classes()
+    poller.CHORES.append(get_ready)
+
+
+def unregister() -> None:
+    """Takes them away again."""
+    if get_ready in poller.CHORES:
+        poller.CHORES.remove(get_ready)
+    _unregister_classes()

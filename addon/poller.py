@@ -61,9 +61,13 @@ _again: set[str] = set()
 
 
 def wake() -> None:
-    """Makes sure that the timer runs; in background it never would."""
-    if not bpy.app.background and not bpy.app.timers.is_registered(tick):
-        bpy.app.timers.register(tick, first_interval=SOON_S, persistent=True)
+    """Makes sure that the timer runs, and soon; in background it never would."""
+    if bpy.app.background or STATUS.ticking:
+        return
+    # It may be about to come in half a second only: nothing was going on.
+    if bpy.app.timers.is_registered(tick):
+        bpy.app.timers.unregister(tick)
+    bpy.app.timers.register(tick, first_interval=SOON_S, persistent=True)
 
 
 def submit(view: JobView) -> None:
@@ -149,9 +153,11 @@ def tick() -> float | None:
     if STATUS.drew:
         # Since the last tick Blender has drawn what that one changed.
         STATUS.drawing_s, STATUS.drew = max(0.0, started - STATUS.left - SOON_S), False
+    STATUS.ticking = True
     try:
         return _turn()
     finally:
+        STATUS.ticking = False
         STATUS.left = time.perf_counter()
         STATUS.ticks += 1
         STATUS.tick_last_ms = (time.perf_counter() - started) * 1000

@@ -129,6 +129,7 @@ class Status:
     drew: bool = False
     drawing_s: float = 0.0
     left: float = 0.0
+    ticking: bool = False
     ticks: int = 0
     tick_last_ms: float = 0.0
     tick_max_ms: float = 0.0

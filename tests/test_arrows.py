@@ -40,6 +40,7 @@ DAEMON = (
     "models",
     "keys",
     "config",
+    "devices",
     "render",
     "engines",
     "examples",
@@ -52,7 +53,7 @@ DAEMON = (
 )
 """The daemon's rooms from left to right. An arrow may skip rooms; none points left."""
 
-JOBS = ("dispatch", "worker", "store", "link", "folder", "job")
+JOBS = ("dispatch", "child", "worker", "store", "link", "folder", "job")
 ADDON = (
     "timing_panel",
     "tween_operators",

@@ -190,9 +190,10 @@ def _limits(options: argparse.Namespace, jobs: int) -> Limits:
 
 
 def _local(options: argparse.Namespace, batch: Batch) -> Executor:
+    from keytween.devices import visible
     from keytween.shots import pool
 
-    found = pool.gpus()
+    found = visible()
     jobs = pool.jobs_for(batch.shots, found) if options.jobs is None else options.jobs
     limits = _limits(options, jobs)
     return lambda shots: pool.run(batch, shots, limits, gpus=found)
@@ -209,9 +210,10 @@ def _on_cluster(options: argparse.Namespace, batch: Batch) -> Executor:
 
 
 def _show_plan(options: argparse.Namespace, batch: Batch, lines: Sequence[Line]) -> int:
+    from keytween.devices import visible
     from keytween.shots import pool, running
 
-    jobs = options.jobs or pool.jobs_for(batch.shots, pool.gpus())
+    jobs = options.jobs or pool.jobs_for(batch.shots, visible())
     making = [line for line in lines if line.to_make]
     known = [line.seconds for line in making if line.seconds is not None]
     whole = {

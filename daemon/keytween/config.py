@@ -24,6 +24,7 @@ class Config:
     budget of one picture, `max_attempts` how often a job may lose its worker without a new frame,
     `idle_s` after how many seconds without work the worker exits and frees its memory, `hang_s` after how
     many seconds without a word in the middle of a job it is given up and replaced.
+    `devices` is `auto` for a worker on each GPU, or those that get one, as CUDA_VISIBLE_DEVICES names them.
     """
 
     state: Path
@@ -33,6 +34,7 @@ class Config:
     idle_s: float = 300.0
     hang_s: float = 900.0
     queued_jobs: int = 10_000
+    devices: str = "auto"
 
     @property
     def log(self) -> Path:

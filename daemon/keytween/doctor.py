@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keytween.config import Config, config_file
+from keytween.devices import gpus
 from keytween.engines import choose, engine_infos
 from keytween.keys import KeyPair
 from keytween.models import registered
@@ -25,7 +25,6 @@ PACKAGES = ("numpy", "opencv-python-headless", "openimageio", "av", "pillow", "p
 DIFFUSION_PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
 ROOM_BYTES = 1 << 30
 NO_GPU = "no GPU found: diffmorpher will be slow"
-_GPU_QUERY = ("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +94,14 @@ def _diffusion(_config: Config) -> Iterator[Finding]:
 
 def _devices(_config: Config) -> Iterator[Finding]:
     """GPUs with driver, memory and what fits, by the driver's own program."""
-    gpus = list(_gpus())
-    for name, driver, megabytes in gpus:
-        text = f"{name}, driver {driver}, {megabytes / 1024:.1f} GiB: {fits(megabytes / 1024)}"
-        yield Finding("device", text)
-    if not gpus and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+    found = gpus()
+    for gpu in found:
+        size = gpu.total_mb / 1024
+        yield Finding("device", f"{gpu.name}, driver {gpu.driver}, {size:.1f} GiB: {fits(size)}")
+    if not found and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
         yield Finding("device", "Apple GPU, which shares the machine's memory")
-    elif not gpus:
+    elif not found:
         yield Finding("device", NO_GPU)
-
-
-def _gpus() -> Iterator[tuple[str, str, float]]:
-    """Name, driver and mebibytes of each NVIDIA GPU; none where the driver's program is not there."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return
-    try:
-        done = subprocess.run([program, *_GPU_QUERY], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return
-    for line in done.stdout.splitlines():
-        fields = [field.strip() for field in line.rsplit(",", 2)]
-        if len(fields) == 3 and fields[2].isdecimal():
-            yield fields[0], fields[1], float(fields[2])
 
 
 def fits(gibibytes: float) -> str:

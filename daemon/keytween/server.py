@@ -20,8 +20,9 @@ import zmq
 
 from keytween import __version__
 from keytween.config import Config
+from keytween.devices import visible
 from keytween.engines import AUTO, choose, engine_infos
-from keytween.jobs.dispatch import Dispatch
+from keytween.jobs.dispatch import Dispatch, Patience
 from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
 from keytween.jobs.link import Said, hear, say, worker_keys
 from keytween.jobs.store import JobStore
@@ -58,6 +59,7 @@ from keytween_wire.messages import (
     Message,
     MorphRequest,
     Ping,
+    Prepare,
     PresetInfo,
     Reply,
     Stop,
@@ -129,9 +131,8 @@ class Server:
             worker_keys(_endpoint(self._back), server, worker),
             send=self._to_worker,
             changed=self._pending.add,
-            max_attempts=self._config.max_attempts,
-            idle_s=self._config.idle_s,
-            hang_s=self._config.hang_s,
+            patience=Patience(self._config.max_attempts, self._config.idle_s, self._config.hang_s),
+            devices=_devices(self._config.devices),
             max_megapixels=self._config.max_megapixels,
             log_file=self._config.log,
         )
@@ -275,8 +276,10 @@ class Server:
                 return self._clear(message)
             case Ping():
                 return Done()
+            case Prepare():
+                return Done(int(self._dispatch.prepare(self._default_engine)))
             case FreeMemory():
-                return Done(int(self._dispatch.rest()))
+                return Done(self._dispatch.rest())
             case Stop():
                 self._stop_when_idle, self._stopping = True, not message.when_idle
                 return Done()
@@ -319,6 +322,7 @@ class Server:
             message.job_id,
             message.request,
             engine=engine.name,
+            device=engine.device or message.request.may_diffuse,
             label=message.label[:200],
             limit=self._limits.queued_jobs,
         )
@@ -410,6 +414,13 @@ def _with_folder(config: Config, request: MorphRequest) -> MorphRequest:
     if not name or Path(name).is_absolute():
         return request
     return replace(request, diffusion=replace(request.diffusion, checkpoint=resolve(config, name)))
+
+
+def _devices(chosen: str) -> tuple[str, ...]:
+    """The devices that get a worker each: every GPU, or those that the settings name; never none."""
+    if chosen == AUTO:
+        return visible() or ("",)
+    return tuple(name.strip() for name in chosen.split(",") if name.strip()) or ("",)
 
 
 def _endpoint(socket: zmq.Socket[bytes]) -> str:

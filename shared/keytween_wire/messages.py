@@ -173,13 +173,17 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine is called, what it does, whether it can run here and, if not, why."""
+    """What an engine is called, what it does, whether it can run here and, if not, why.
+
+    `overshoot` says whether it draws beyond the keyframes, `device` whether it wants a GPU for itself.
+    """
 
     name: str
     summary: str
     available: bool = True
     reason: str = ""
     overshoot: bool = False
+    device: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +305,13 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Asks for a worker that has its libraries loaded: whoever connects may soon want a first look."""
+
+
+@dataclass(frozen=True, slots=True)
 class FreeMemory:
-    """Asks an idle worker to exit, with the engine and checkpoint that it keeps open."""
+    """Asks idle workers to exit, with the engines and checkpoints that they keep open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,9 +360,9 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer to Watch, Unwatch, Cancel, Clear, Ping, FreeMemory and Stop.
+    """The answer to Watch, Unwatch, Cancel, Clear, Ping, Prepare, FreeMemory and Stop.
 
-    `count` is how many jobs it touched; for FreeMemory, 1 when a worker exited.
+    `count` is how many jobs it touched; for Prepare and FreeMemory, how many workers were started or exited.
     """
 
     count: int = 0
@@ -411,7 +420,7 @@ class FrameMade:
     note: str = ""
 
 
-Request = Hello | Submit | Watch | Unwatch | Cancel | ListJobs | Clear | Ping | FreeMemory | Stop
+Request = Hello | Submit | Watch | Unwatch | Cancel | ListJobs | Clear | Ping | Prepare | FreeMemory | Stop
 Reply = Welcome | Accepted | Jobs | Done | Failed
 Event = JobChanged | Progressed | FrameMade
 Message = Request | Reply | Event
@@ -425,6 +434,7 @@ MESSAGES: dict[str, type[Message]] = {
     "list-jobs": ListJobs,
     "clear": Clear,
     "ping": Ping,
+    "prepare": Prepare,
     "free-memory": FreeMemory,
     "stop": Stop,
     "welcome": Welcome,

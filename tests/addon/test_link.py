@@ -109,6 +109,28 @@ def test_another_machine_needs_online_access(
         bpy.ops.keytween.connect()
 
 
+def test_selected_keyframes_have_the_daemon_get_a_worker_ready(
+    scene: object, own_daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
+) -> None:
+    from keytween_wire.client import Client
+    from keytween_wire.messages import FreeMemory
+
+    bpy.ops.keytween.connect()
+    turn_until(extension, state_is(extension, "ready"))
+    with Client(extension.link.Connection.load()) as client:
+        client.hello()
+
+        def freed() -> bool:
+            return client.ask(FreeMemory()).count == 1
+
+        turn_until(extension, lambda: extension.poller.STATUS.tidied > 0)
+        assert not freed()
+        strip_at(1, 4, 4)
+        strip_at(9, 4, 20)
+        extension.poller.STATUS.tidied = 0.0
+        turn_until(extension, freed)
+
+
 def test_start_brings_up_a_daemon_and_stop_ends_it(
     scene: object,
     daemon_command: list[str],

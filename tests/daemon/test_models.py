@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from keytween import cli, doctor, models
+from keytween import cli, devices, doctor, models
 from keytween.config import Config
 from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelNotFetched
 
@@ -519,16 +519,18 @@ def test_doctor_tells_of_our_checkpoint_and_of_a_damaged_list(config: Config) ->
 def test_doctor_names_gpus_with_driver_memory_and_what_fits(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/somewhere/nvidia-smi")
-    done = SimpleNamespace(stdout="Large, Inc. GPU, 580.1, 24576\nSmall GPU, 580.1, 3072\nodd line\n")
-    monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: done)
+    found = (
+        devices.Gpu("Large, Inc. GPU", "580.1", 24576, 0, 0),
+        devices.Gpu("Small GPU", "580.1", 3072, 0, 0),
+    )
+    monkeypatch.setattr(doctor, "gpus", lambda: found)
     large, small = (f.text for f in doctor._devices(config))
     assert large == "Large, Inc. GPU, driver 580.1, 24.0 GiB: every checkpoint that can be used"
     assert "small --size" in small
 
 
 def test_doctor_says_that_there_is_no_gpu(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor, "gpus", lambda: ())
     monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
     assert [f.text for f in doctor._devices(config)] == [doctor.NO_GPU]
 

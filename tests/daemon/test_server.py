@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
 
@@ -53,6 +54,7 @@ from keytween_wire.messages import (
     JobState,
     Limits,
     Ping,
+    Prepare,
     Progressed,
     Stop,
     Submit,
@@ -108,6 +110,55 @@ def test_an_idle_worker_frees_its_memory_when_asked_to(client: Client, keyframe_
     following, request, blobs = request_for(keyframe_files)
     client.submit(following, request, blobs)
     assert finish(client, following).state is JobState.DONE
+
+
+def test_a_worker_gets_ready_before_there_is_a_job(
+    client: Client, daemon: DaemonProcess, keyframe_files: list[Path]
+) -> None:
+    assert client.ask(Prepare()) == Done(1)
+    assert client.ask(Prepare()) == Done(0)
+    (worker,) = psutil.Process(daemon.process.pid).children()
+    deadline = time.monotonic() + 20
+    while not any("cv2" in part.path for part in worker.memory_maps()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    job_id, request, blobs = request_for(keyframe_files)
+    client.submit(job_id, replace(request, engine="flow"), blobs)
+    assert finish(client, job_id).state is JobState.DONE
+    assert psutil.Process(daemon.process.pid).children() == [worker]
+
+
+def test_a_quick_job_does_not_wait_for_one_that_wants_a_device(client: Client, tmp_path: Path) -> None:
+    """`auto` with a checkpoint may diffuse, so it takes the device's place; here it flows, slowly."""
+    files = [draw_disc(tmp_path / f"k{i}.png", centre=(300 + 90 * i, 300), size=(1920, 1080)) for i in (0, 1)]
+    slow, request, blobs = request_for(files, in_betweens=200)
+    request = replace(request, engine="auto", diffusion=Diffusion(checkpoint="toon"))
+    client.submit(slow, request, blobs)
+    quick, request, blobs = request_for(files, in_betweens=1)
+    client.submit(quick, request, blobs)
+    assert finish(client, quick).state is JobState.DONE
+    assert client.jobs(slow)[0].state in (JobState.QUEUED, JobState.RUNNING)
+    client.cancel(slow)
+
+
+def test_each_device_has_a_worker_that_sees_no_other(
+    config: Config, start_daemon: Callable[..., DaemonProcess], tmp_path: Path
+) -> None:
+    daemon = start_daemon(replace(config, devices="5, GPU-7"))
+    files = [draw_disc(tmp_path / f"k{i}.png", centre=(300 + 90 * i, 300), size=(1280, 720)) for i in (0, 1)]
+    with Client(daemon.connection) as client:
+        client.hello()
+        for _ in range(2):
+            job_id, request, blobs = request_for(files, in_betweens=100)
+            request = replace(request, engine="auto", diffusion=Diffusion(checkpoint="toon"))
+            client.submit(job_id, request, blobs)
+        deadline = time.monotonic() + 20
+        while [job.state for job in client.jobs()] != [JobState.RUNNING] * 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = psutil.Process(daemon.process.pid).children()
+        seen = {worker.environ().get("CUDA_VISIBLE_DEVICES") for worker in workers}
+        assert seen == {"5", "GPU-7"}
 
 
 # ---- jobs and events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,33 @@ def test_a_submitted_job_is_there_after_reopening(store: JobStore, tmp_path: Pat
     assert (job.state, job.label, job.frames_total) == (JobState.QUEUED, "walk", 3)
     assert again.request(job_id) == REQUEST
     again.close()
+
+
+def test_a_store_of_an_older_version_goes_on_and_its_file_is_kept(tmp_path: Path) -> None:
+    """The file was written by the version that had the first schema."""
+    path = tmp_path / "jobs.sqlite"
+    old = (Path(__file__).parent / "stores" / "schema-1.sqlite").read_bytes()
+    path.write_bytes(old)
+    store = JobStore(path)
+    done, waits, runs = (digit * 32 for digit in "123")
+    assert [store.job(j).state.value for j in (done, waits, runs)] == ["done", "queued", "running"]
+    assert [m.index for m in store.events(done, 0, most=9) if isinstance(m, FrameMade)] == [0, 1]
+    assert (store.job(runs).frames_done, store.job(runs).phase) == (1, "drawing")
+    assert (store.next_queued(device=True), store.next_queued()) == (waits, None)
+    assert store.requeue_running() == (runs,)
+    assert store.next_queued() == runs
+    later = submit(store)
+    assert store.job(later).state is JobState.QUEUED
+    store.close()
+    kept = sqlite3.connect(tmp_path / "jobs.sqlite.schema-1")
+    assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+    assert kept.execute("SELECT count(*), sum(state = 'running') FROM jobs").fetchone() == (3, 1)
+    kept.close()
+
+
+def test_a_job_for_a_device_waits_in_a_queue_of_its_own(store: JobStore) -> None:
+    slow, quick = submit(store, device=True), submit(store)
+    assert (store.next_queued(), store.next_queued(device=True)) == (quick, slow)
 
 
 def test_the_queue_is_first_come_first_served(store: JobStore) -> None:

@@ -22,7 +22,9 @@ GROUP = "keytween.engines"
 
 FLOW = EngineInfo("flow", "Moves the drawing with optical flow, on any processor.", overshoot=True)
 DISSOLVE = EngineInfo("dissolve", "Fades one keyframe into the next; nothing moves.")
-DIFFMORPHER = EngineInfo("diffmorpher", "Morphs what the pictures show, with a diffusion checkpoint.")
+DIFFMORPHER = EngineInfo(
+    "diffmorpher", "Morphs what the pictures show, with a diffusion checkpoint.", device=True
+)
 
 _BUILT_IN = (FLOW, DISSOLVE, DIFFMORPHER)
 _CLASSES = {

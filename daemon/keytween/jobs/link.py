@@ -45,6 +45,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Open:
+    """Daemon: open this engine, jobs for it will come; `jobs` is the folder that they will be in."""
+
+    engine: str
+    jobs: str
+
+
+@dataclass(frozen=True, slots=True)
 class Abandon:
     """Daemon: leave this job, it was cancelled."""
 
@@ -92,9 +100,9 @@ class Ended:
     error: ErrorInfo | None = None
 
 
-Said = Ready | Run | Abandon | Found | Working | FrameReady | Ended
+Said = Ready | Run | Open | Abandon | Found | Working | FrameReady | Ended
 _KINDS: dict[bytes, type[Any]] = {
-    cls.__name__.encode(): cls for cls in (Ready, Run, Abandon, Found, Working, FrameReady, Ended)
+    cls.__name__.encode(): cls for cls in (Ready, Run, Open, Abandon, Found, Working, FrameReady, Ended)
 }
 
 

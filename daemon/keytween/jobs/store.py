@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from keytween_wire.messages import (
     Progressed,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 _TABLES = """
 CREATE TABLE jobs (
     row INTEGER PRIMARY KEY,
@@ -38,11 +38,12 @@ CREATE TABLE jobs (
     request BLOB NOT NULL,
     created REAL NOT NULL,
     total INTEGER NOT NULL,
+    device INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     last_event INTEGER NOT NULL DEFAULT 0,
     error BLOB
 ) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state, row);
+CREATE INDEX jobs_by_state ON jobs (state, device, row);
 CREATE TABLE frames (
     job_id TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
     drawing INTEGER NOT NULL,
@@ -59,6 +60,15 @@ CREATE TABLE events (
     PRIMARY KEY (job_id, number)
 ) STRICT, WITHOUT ROWID;
 """
+_STEPS = {
+    1: """
+ALTER TABLE jobs ADD COLUMN device INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET device = 1 WHERE engine = 'diffmorpher';
+DROP INDEX jobs_by_state;
+CREATE INDEX jobs_by_state ON jobs (state, device, row);
+""",
+}
+"""What leads from each older schema to the next one."""
 _KINDS: dict[str, type[Event]] = {
     "job-changed": JobChanged,
     "progressed": Progressed,
@@ -80,8 +90,18 @@ class JobStore:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             raise DaemonError(detail=f"its store {path} was written by a newer Keytween")
-        if version < SCHEMA:
-            self._db.executescript(f"BEGIN;{_TABLES}PRAGMA user_version={SCHEMA};COMMIT;")
+        if version == SCHEMA:
+            return
+        if version:
+            self._back_up(Path(path), version)
+        steps = "".join(_STEPS[older] for older in range(version, SCHEMA)) if version else _TABLES
+        self._db.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={SCHEMA};COMMIT;")
+
+    def _back_up(self, path: Path, version: int) -> None:
+        """Keeps the file as it is, beside it: an older Keytween could go on from there."""
+        kept = path.with_name(f"{path.name}.schema-{version}")
+        with closing(sqlite3.connect(kept)) as target:
+            self._db.backup(target)
 
     def close(self) -> None:
         """Closes the file."""
@@ -110,27 +130,34 @@ class JobStore:
         return self._info(row)
 
     def submit(
-        self, job_id: str, request: MorphRequest, *, engine: str, label: str = "", limit: int = 10_000
+        self,
+        job_id: str,
+        request: MorphRequest,
+        *,
+        engine: str,
+        device: bool = False,
+        label: str = "",
+        limit: int = 10_000,
     ) -> JobInfo:
-        """Queues a new job; raises QueueFull."""
+        """Queues a new job, for a worker on the processor or on a `device`; raises QueueFull."""
         with self._transaction() as db:
             waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
             if waiting >= limit:
                 raise QueueFull(limit=limit)
             db.execute(
-                "INSERT INTO jobs (job_id, state, engine, label, request, created, total)"
-                " VALUES (?,?,?,?,?,?,?)",
-                (job_id, "queued", engine, label, pack_dataclass(request), time.time(), request.total),
+                "INSERT INTO jobs (job_id, state, engine, device, label, request, created, total)"
+                " VALUES (?,'queued',?,?,?,?,?,?)",
+                (job_id, engine, device, label, pack_dataclass(request), time.time(), request.total),
             )
             self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
         return self.job(job_id)
 
     # ---- moving on
 
-    def next_queued(self) -> str | None:
-        """The id of the job that has waited longest."""
+    def next_queued(self, *, device: bool = False) -> str | None:
+        """The id of the job that has waited longest, of those that need a device or of those that do not."""
         row = self._db.execute(
-            "SELECT job_id FROM jobs WHERE state = 'queued' ORDER BY row LIMIT 1"
+            "SELECT job_id FROM jobs WHERE state = 'queued' AND device = ? ORDER BY row LIMIT 1", (device,)
         ).fetchone()
         return row["job_id"] if row else None
 

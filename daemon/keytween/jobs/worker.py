@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from keytween.jobs.link import (
     Found,
     FrameReady,
     LinkKeys,
+    Open,
     Ready,
     Run,
     Said,
@@ -151,12 +152,21 @@ class Worker:
             message = hear(self._socket.recv_multipart())
             if isinstance(message, Run):
                 self._tell(self._run(message))
+            elif isinstance(message, Open):
+                self._open(message)
+
+    def _open(self, message: Open) -> None:
+        """Loads what a first job would have to load; what goes wrong here, that job will tell."""
+        from keytween import render
+
+        log.info("ready for %s, with %s", message.engine, render.__name__)
+        with suppress(KeytweenError):
+            self._engines_in(Path(message.jobs)).get(message.engine)
 
     def _run(self, run: Run) -> Ended:
         folder = JobFolder(Path(run.folder).parent, run.job_id)
-        steps = compute(
-            folder, run.request, self._engines_for(run), max_megapixels=run.max_megapixels, tell=self._tell
-        )
+        engines, most = self._engines_in(folder.jobs), run.max_megapixels
+        steps = compute(folder, run.request, engines, max_megapixels=most, tell=self._tell)
         try:
             for _ in steps:
                 if self._told_to_abandon(run.job_id):
@@ -172,9 +182,9 @@ class Worker:
             steps.close()
         return Ended(run.job_id)
 
-    def _engines_for(self, run: Run) -> Engines:
+    def _engines_in(self, jobs: Path) -> Engines:
         if self._engines is None:
-            self._engines = Engines(Path(run.folder).parent.parent / "fits")
+            self._engines = Engines(jobs.parent / "fits")
         return self._engines
 
     def _told_to_abandon(self, job_id: str) -> bool:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import psutil
 
+from keytween.devices import cores
 from keytween.shots.records import Record, Shelf
 from keytween.shots.shot import Batch, Shot
 from keytween.shots.unit import note_death
@@ -263,26 +264,6 @@ def said_of(code: int) -> str:
         with suppress(ValueError):
             return f"it was ended by {signal.Signals(-code).name}"
     return f"it exited with code {code}"
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def gpus() -> tuple[str, ...]:
-    """The NVIDIA GPUs that a process here would see, as CUDA_VISIBLE_DEVICES names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return tuple(part for part in chosen.split(",") if part.strip())
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
-    return tuple(str(number) for number in range(len(lines)))
 
 
 def jobs_for(shots: Sequence[Shot], found: Sequence[str]) -> int:

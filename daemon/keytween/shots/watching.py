@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from keytween.devices import gpus
 from keytween.shots.records import FAILED, Record, Shelf
 from keytween.shots.running import board_file
 from keytween_wire.client import Client
@@ -28,11 +27,6 @@ STALE = 60.0
 """Seconds without a word after which a batch on another machine is taken for killed."""
 PICTURES = 3
 """From how many shots a picture is taken while none is being made."""
-_QUERY = [
-    "nvidia-smi",
-    "--query-gpu=name,utilization.gpu,memory.used,memory.total",
-    "--format=csv,noheader,nounits",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +91,8 @@ def devices() -> Iterator[Device]:
     memory = psutil.virtual_memory()
     name = f"processor, {psutil.cpu_count()} cores"
     yield Device(name, psutil.cpu_percent(), (memory.total - memory.available) / 1e6, memory.total / 1e6)
-    try:
-        done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return
-    for line in done.stdout.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        with suppress(ValueError):
-            yield Device(cells[0], *(float(cell) for cell in cells[1:4]))
+    for gpu in gpus():
+        yield Device(gpu.name, gpu.busy, gpu.used_mb, gpu.total_mb)
 
 
 # ---- the daemon

@@ -134,6 +134,7 @@ SHOTS = (
     "pool",
     "worker",
     "unit",
+    "by_daemon",
     "wishes",
     "film",
     "footprint",

@@ -38,6 +38,7 @@ def _add_shot(commands: Any) -> None:
 
 def _add_places(add: Callable[..., Any]) -> None:
     add("-o", "--output", type=Path, help="folder for everything (default: the file's own)")
+    add("--daemon", action="store_true", help="have the running daemon draw, on its devices")
     add("--overwrite", action="store_true", help="replace frames that are there from something else")
     add("--fresh", action="store_true", help="make everything again, also what is done")
 
@@ -76,12 +77,17 @@ def _add_top(commands: Any) -> None:
 
 def _shot(options: argparse.Namespace) -> int:
     from keytween.config import load
+    from keytween.shots import by_daemon
     from keytween.shots.reading import read
     from keytween.shots.unit import Maker
 
     batch = read(options.manifest, output=options.output)
     shot = _chosen(batch, options)
-    maker = Maker(load(), batch.results, overwrite=options.overwrite, fresh=options.fresh)
+    config = load()
+    if options.daemon:
+        by_daemon.check(config)
+    chosen = {name: getattr(options, name) for name in ("overwrite", "fresh", "daemon")}
+    maker = Maker(config, batch.results, **chosen)
     record, made = maker.make(shot, _openjd(options))
     if options.json:
         print_json(record)
@@ -133,7 +139,7 @@ def _batch(options: argparse.Namespace) -> int:
     lines = running.lay_out(batch, load(), _choice(options))
     if options.dry_run:
         return _show_plan(options, batch, lines)
-    executor = _on_cluster(options, batch) if options.ray else _local(options, batch)
+    executor = _executor(options, batch)
     made: Any = running.carry_out(batch, lines, executor)
     try:
         with _telling(options, lines) as tell, closing(made) as events:
@@ -145,6 +151,14 @@ def _batch(options: argparse.Namespace) -> int:
         _leave_page(batch)
         raise
     raise AssertionError("a batch ends with its summary")
+
+
+def _executor(options: argparse.Namespace, batch: Batch) -> Executor:
+    from keytween_wire.errors import BadSetting
+
+    if options.ray and options.daemon:
+        raise BadSetting(name="daemon", value="yes", detail="it cannot go with --ray")
+    return _on_cluster(options, batch) if options.ray else _local(options, batch)
 
 
 def _leave_page(batch: Batch) -> None:
@@ -186,17 +200,28 @@ def _limits(options: argparse.Namespace, jobs: int) -> Limits:
         memory_mb=options.memory,
         overwrite=options.overwrite,
         fresh=options.fresh,
+        daemon=options.daemon,
     )
 
 
 def _local(options: argparse.Namespace, batch: Batch) -> Executor:
+    from keytween.config import load
     from keytween.devices import visible
-    from keytween.shots import pool
+    from keytween.shots import by_daemon, pool
 
     found = visible()
-    jobs = pool.jobs_for(batch.shots, found) if options.jobs is None else options.jobs
+    if options.daemon:
+        by_daemon.check(load())
+    jobs = _jobs(options, batch, found) if options.jobs is None else options.jobs
     limits = _limits(options, jobs)
     return lambda shots: pool.run(batch, shots, limits, gpus=found)
+
+
+def _jobs(options: argparse.Namespace, batch: Batch, found: Sequence[str]) -> int:
+    """How many shots at once; a daemon shall have some in its queue while others are read and written."""
+    from keytween.shots import pool
+
+    return max(1, len(found)) + 2 if options.daemon else pool.jobs_for(batch.shots, found)
 
 
 def _on_cluster(options: argparse.Namespace, batch: Batch) -> Executor:
@@ -211,9 +236,9 @@ def _on_cluster(options: argparse.Namespace, batch: Batch) -> Executor:
 
 def _show_plan(options: argparse.Namespace, batch: Batch, lines: Sequence[Line]) -> int:
     from keytween.devices import visible
-    from keytween.shots import pool, running
+    from keytween.shots import running
 
-    jobs = options.jobs or pool.jobs_for(batch.shots, visible())
+    jobs = options.jobs or _jobs(options, batch, visible())
     making = [line for line in lines if line.to_make]
     known = [line.seconds for line in making if line.seconds is not None]
     whole = {

@@ -12,33 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import ordeal
 from discs import draw_disc
 from keytween.config import Config
 from keytween.shots import page
 from keytween.shots.records import Shelf
-
-ENGINE = """
-import os, signal, time
-from keytween.engines.dissolve import Dissolve
-from keytween_wire.messages import EngineInfo
-
-class Ordeal(Dissolve):
-    info = EngineInfo("ordeal", "Dissolves, or misbehaves as the seed says.")
-
-    def morph(self, request, keyframes, *, skip=frozenset()):
-        if request.seed == 11:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if request.seed == 12:
-            time.sleep(600)
-        if request.seed == 13:
-            hoard = bytearray(400 << 20)
-            hoard[::4096] = b"x" * len(hoard[::4096])
-            time.sleep(600)
-        if request.seed == 14:
-            raise RuntimeError("a mistake")
-        print("libraries print what they like")
-        yield from super().morph(request, keyframes, skip=skip)
-"""
 
 
 @pytest.fixture
@@ -46,12 +24,7 @@ def show(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A folder with two keyframes, and an engine that misbehaves where a shot asks for it."""
     for index in range(2):
         draw_disc(tmp_path / f"key{index}.png", centre=(30 + 20 * index, 32))
-    package = tmp_path / "packages" / "ordeal-1.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ordeal\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[keytween.engines]\nordeal = ordeal_engine:Ordeal\n")
-    (package.parent / "ordeal_engine.py").write_text(ENGINE)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    ordeal.install(tmp_path / "packages", monkeypatch)
     return tmp_path
 
 

@@ -15,32 +15,12 @@ from typing import Any
 
 import pytest
 
+import ordeal
 from discs import draw_disc
 from keytween.config import Config
 from keytween.shots.records import Shelf
 from keytween.shots.wishes import CANCEL, wish
 
-ENGINE = """
-import os, signal, time
-from keytween.engines.dissolve import Dissolve
-from keytween_wire.messages import EngineInfo
-
-class Ordeal(Dissolve):
-    info = EngineInfo("ordeal", "Dissolves slowly, or misbehaves as the seed says.")
-
-    def morph(self, request, keyframes, *, skip=frozenset()):
-        if request.seed == 11:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if request.seed == 12:
-            time.sleep(600)
-        if request.seed == 13:
-            hoard = bytearray(900 << 20)
-            hoard[::4096] = b"x" * len(hoard[::4096])
-            time.sleep(600)
-        for made in super().morph(request, keyframes, skip=skip):
-            time.sleep(0.15)
-            yield made
-"""
 TOKEN = "a-token-of-this-test-alone-0123456789"
 
 
@@ -49,12 +29,7 @@ def show(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> Pat
     """Keyframes, and the engine that misbehaves, for every process of the cluster."""
     for index in range(2):
         draw_disc(tmp_path / f"key{index}.png", centre=(30 + 20 * index, 32))
-    package = tmp_path / "packages" / "ordeal-1.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ordeal\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[keytween.engines]\nordeal = ordeal_engine:Ordeal\n")
-    (package.parent / "ordeal_engine.py").write_text(ENGINE)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    ordeal.install(tmp_path / "packages", monkeypatch)
     return tmp_path
 
 
@@ -74,7 +49,9 @@ def cluster(show: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def shots(show: Path, *rows: str) -> Path:
     """A shots file with a shot for each row."""
-    top = 'output = "out"\n[defaults]\nengine = "ordeal"\nin_betweens = 4\nkeyframes = "key*.png"\n'
+    top = (
+        'output = "out"\n[defaults]\nengine = "ordeal"\nin_betweens = 4\nseed = 15\nkeyframes = "key*.png"\n'
+    )
     path = show / "shots.toml"
     path.write_text(top + "".join(f'[[shot]]\nid = "s{n}"\n{row}\n' for n, row in enumerate(rows)))
     return path

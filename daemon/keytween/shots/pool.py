@@ -17,7 +17,9 @@ from typing import IO, Any
 
 import psutil
 
+from keytween.config import load
 from keytween.devices import cores
+from keytween.shots.by_daemon import give_up
 from keytween.shots.records import Record, Shelf
 from keytween.shots.shot import Batch, Shot
 from keytween.shots.unit import note_death
@@ -44,6 +46,7 @@ class Limits:
     memory_mb: float = 0.0
     overwrite: bool = False
     fresh: bool = False
+    daemon: bool = False
 
     def seconds(self, shot: Shot) -> float:
         """The shot's deadline, its own or the batch's; 0 for none."""
@@ -148,6 +151,7 @@ class _Pool:
                 "results": str(self.batch.results),
                 "overwrite": self.limits.overwrite,
                 "fresh": self.limits.fresh,
+                "daemon": self.limits.daemon,
             }
         )
         assert process.stdout is not None
@@ -200,8 +204,15 @@ class _Pool:
         if error is None:
             self.waiting.insert(0, shot)
             return
-        note_death(Shelf(self.batch.results, shot.id), shot.id, error, worker.started)
+        shelf = Shelf(self.batch.results, shot.id)
+        note_death(shelf, shot.id, error, worker.started)
+        self._free_daemon(shelf)
         yield Event(FAILED, shot.id, 1.0, error=error)
+
+    def _free_daemon(self, shelf: Shelf) -> None:
+        """Cancels the daemon's job for a shot that nobody makes any more."""
+        if self.limits.daemon and (job := (shelf.load() or {}).get("job")):
+            give_up(load(), job)
 
     # ---- limits
 
@@ -249,6 +260,8 @@ class _Pool:
             worker.process.kill()
         for worker in self.workers.values():
             worker.process.wait()
+            if worker.shot:
+                self._free_daemon(Shelf(self.batch.results, worker.shot.id))
 
 
 def _memory_mb(pid: int) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from keytween.placing import place
 from keytween.shots import film, footprint
+from keytween.shots.by_daemon import Handed, job_of
 from keytween.shots.planning import SUFFIXES, Planned, check_places, prepare
 from keytween.shots.records import DONE, FAILED, RUNNING, SCHEMA, Record, Shelf, Stored, here
 from keytween.shots.shot import Shot
@@ -44,13 +45,14 @@ class Maker:
     """Makes shots one after the other in this process; engines stay open between them.
 
     `results` is the batch's folder of records. `fresh` makes everything again, `overwrite` replaces files
-    that are not the batch's own.
+    that are not the batch's own, `daemon` has the running daemon draw.
     """
 
     config: Config
     results: Path
     overwrite: bool = False
     fresh: bool = False
+    daemon: bool = False
     _engines: dict[str, Engine] = field(default_factory=dict)
 
     def make(self, shot: Shot, advance: Advance) -> tuple[Record, bool]:
@@ -74,7 +76,8 @@ class Maker:
             if not self.fresh and is_done(old, planned):
                 return old, False
             check_places(planned, shelf, overwrite=self.overwrite)
-            run = _Run(planned, shelf, old, fresh=self.fresh, advance=advance)
+            job = job_of(planned.request_hash) if self.daemon else ""
+            run = _Run(planned, shelf, old, fresh=self.fresh, advance=advance, job=job)
             run.begin()
             return run.finish(self._drawn(run)), True
         except (KeytweenError, MemoryError, OSError) as error:
@@ -83,24 +86,45 @@ class Maker:
             raise known from error
 
     def _drawn(self, run: _Run) -> _Run:
-        from keytween.engines.base import Frame
-        from keytween.render import open_keyframes, render
+        from keytween.render import open_keyframes
 
-        planned, request = run.planned, run.planned.request
-        blobs = [path.read_bytes() for path in planned.paths]
+        request = run.planned.request
+        blobs = [path.read_bytes() for path in run.planned.paths]
         keyframes = open_keyframes(request, blobs, max_megapixels=self.config.max_megapixels)
-        if len(run.skip) < request.total:
-            made: Any = render(request, keyframes, self._engine(request.engine), skip=run.skip)
-            with _study_once(planned, self.config.state / "fits") as learnt, closing(made):
-                for step in made:
-                    if isinstance(step, Frame):
-                        run.add(step)
-                    else:
-                        run.tell(step.progress.phase, step.progress.step, step.progress.steps)
-                    if isinstance(step, Frame) or step.progress.phase == "drawing":
-                        learnt()
+        if len(run.skip) < request.total and self.daemon:
+            self._draw_by_daemon(run, blobs)
+        elif len(run.skip) < request.total:
+            self._draw_here(run, keyframes)
         run.add_keyframes(keyframes, blobs)
         return run
+
+    def _draw_here(self, run: _Run, keyframes: Sequence[Picture]) -> None:
+        from keytween.engines.base import Frame
+        from keytween.images import encode
+        from keytween.render import render
+
+        request = run.planned.request
+        made: Any = render(request, keyframes, self._engine(request.engine), skip=run.skip)
+        with _study_once(run.planned, self.config.state / "fits") as learnt, closing(made):
+            for step in made:
+                if isinstance(step, Frame):
+                    data, suffix = encode(step.picture, request.file_format)
+                    run.add(step.index, data, suffix, note=step.note)
+                else:
+                    run.tell(step.progress.phase, step.progress.step, step.progress.steps)
+                if isinstance(step, Frame) or step.progress.phase == "drawing":
+                    learnt()
+
+    def _draw_by_daemon(self, run: _Run, blobs: Sequence[bytes]) -> None:
+        shot, request = run.planned.shot, run.planned.request
+        handed = Handed(self.config, run.job, request, blobs, f"Shot {shot.id}", set(run.skip))
+        with closing(handed.drawings()) as drawings:  # type: ignore[type-var]
+            for made in drawings:
+                if isinstance(made, tuple):
+                    frame, data = made
+                    run.add(frame.index, data, frame.suffix, note=frame.note)
+                else:
+                    run.tell(made.phase, made.step, made.steps)
 
     def _engine(self, name: str) -> Engine:
         from keytween.engines import open_engine
@@ -146,6 +170,7 @@ class _Run:
     old: Record
     fresh: bool
     advance: Advance
+    job: str = ""
     began: float = field(default_factory=time.time)
     placed: dict[str, Stored] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
@@ -186,6 +211,7 @@ class _Run:
             "engine": self.planned.request.engine,
             "keyframes": [source.as_json() for source in self.planned.sources],
             "attempts": self.old.get("attempts", 0) + 1 if same else 1,
+            **({"job": self.job} if self.job else {}),
             "drawings": self.planned.request.total,
             "megapixels": round(self.planned.megapixels, 4),
             "fps": self.planned.shot.fps,
@@ -215,15 +241,12 @@ class _Run:
         self.said = max(self.said, min(1.0, (len(self.skip) + 0.9 * within) / total))
         self.advance(self.said, phase)
 
-    def add(self, frame: Any) -> None:
-        """Puts a drawing in place, under every timeline frame that shows it."""
-        from keytween.images import encode
-
-        data, suffix = encode(frame.picture, self.planned.request.file_format)
-        if frame.note:
-            self.notes[frame.note] = None
+    def add(self, index: int, data: bytes, suffix: str, *, note: str) -> None:
+        """Puts a drawing's file in place, under the first timeline frame that shows it."""
+        if note:
+            self.notes[note] = None
         self.drawn += 1
-        self._place(f"d{frame.index}", data, suffix)
+        self._place(f"d{index}", data, suffix)
         self.tell("drawing", 0, 0)
 
     def add_keyframes(self, keyframes: Sequence[Picture], blobs: Sequence[bytes]) -> None:

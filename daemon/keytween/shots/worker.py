@@ -26,7 +26,8 @@ def main() -> None:
     orders: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     first = orders.get()
-    maker = Maker(load(), Path(first["results"]), overwrite=first["overwrite"], fresh=first["fresh"])
+    results = Path(first.pop("results"))
+    maker = Maker(load(), results, **first)
     while True:
         _make(maker, Shot.from_json(orders.get()), answers)
 

@@ -34,6 +34,8 @@ DAEMON = (
     "starter",
     "morph",
     "server",
+    "doors",
+    "porter",
     "report",
     "report_page",
     "jobs",
@@ -185,6 +187,7 @@ DOORS = {
     "zmq": Door(
         (
             "daemon/keytween/server.py",
+            "daemon/keytween/doors.py",
             "daemon/keytween/keys.py",
             "daemon/keytween/jobs/link.py",
             "daemon/keytween/jobs/worker.py",

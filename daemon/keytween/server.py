@@ -21,12 +21,12 @@ import zmq
 from keytween import __version__
 from keytween.config import Config
 from keytween.devices import visible
+from keytween.doors import Doors
 from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch, Patience
 from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
-from keytween.jobs.link import Said, hear, say, worker_keys
+from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
-from keytween.keys import CLIENTS, WORKERS, AllowList, KeyPair, authorised_keys, new_connection
 from keytween.models import KNOWN, registered, resolve
 from keytween_wire import PROTOCOL
 from keytween_wire.codec import decode, encode, error_info, number_of
@@ -34,6 +34,7 @@ from keytween_wire.connection import Connection
 from keytween_wire.errors import (
     BadSetting,
     DaemonAlreadyRunning,
+    DaemonError,
     EngineUnavailable,
     KeytweenError,
     MessageError,
@@ -108,51 +109,21 @@ class Server:
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _sole_daemon(config)
         self._store = JobStore(config.state / "jobs.sqlite")
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._open_doors()
-
-    # ---- starting
-
-    def _open_doors(self) -> None:
-        server, client, worker = KeyPair.new(), KeyPair.new(), KeyPair.new()
-        self._allowed = AllowList()
-        for public in {client.public, *authorised_keys(self._config.state)}:
-            self._allowed.allow(CLIENTS, public)
-        self._allowed.allow(WORKERS, worker.public)
-        self._zap = self._context.socket(zmq.REP)
-        self._zap.linger = 0
-        self._zap.bind("inproc://zeromq.zap.01")
-        self._front = self._bind(server, CLIENTS)
-        self._back = self._bind(server, WORKERS)
-        self.connection = new_connection(_endpoint(self._front), server, client)
+        self._doors = Doors(config, self._limits)
+        self.connection = self._doors.connection
         self._dispatch = Dispatch(
             self._store,
             self._jobs_folder,
-            worker_keys(_endpoint(self._back), server, worker),
+            self._doors.worker_keys,
             send=self._to_worker,
             changed=self._pending.add,
-            patience=Patience(self._config.max_attempts, self._config.idle_s, self._config.hang_s),
-            devices=_devices(self._config.devices),
-            max_megapixels=self._config.max_megapixels,
-            log_file=self._config.log,
+            patience=Patience(config.max_attempts, config.idle_s, config.hang_s),
+            devices=_devices(config.devices),
+            max_megapixels=config.max_megapixels,
+            log_file=config.log,
         )
 
-    def _bind(self, server: KeyPair, domain: bytes) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.ROUTER)
-        socket.curve_server = 1
-        socket.curve_secretkey = server.secret.encode()
-        socket.zap_domain = domain
-        # Without this, a missing allow-list lets every key in.
-        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.linger = 200
-        socket.router_mandatory = 1
-        socket.maxmsgsize = self._limits.blob_bytes
-        socket.handshake_ivl = 3000
-        socket.heartbeat_ivl = 5000
-        socket.heartbeat_timeout = 15000
-        socket.sndhwm = 32
-        socket.bind("tcp://127.0.0.1:*")
-        return socket
+    # ---- starting
 
     def _tidy(self) -> None:
         """What a kill left behind: half-made job folders go, running jobs wait again."""
@@ -169,7 +140,7 @@ class Server:
         """Runs until told to stop; `ready` is called once clients can connect."""
         self._tidy()
         poller = zmq.Poller()
-        for socket in (self._zap, self._front, self._back):
+        for socket in (self._doors.zap, self._doors.clients, self._doors.workers):
             poller.register(socket, zmq.POLLIN)
         self.connection.save(self._config.connection)
         log.info("keytween %s listens at %s", __version__, self.connection.endpoint)
@@ -177,18 +148,20 @@ class Server:
             ready(self.connection)
         try:
             while not self._finished():
+                if not self._doors.are_kept:
+                    raise DaemonError(detail="its porter is gone, so that nobody could come in")
                 found = dict(poller.poll(RETRY_MS if self._pending else TICK_MS))
                 self._turn(found)
         finally:
             self._close()
 
     def _turn(self, found: dict[Any, int]) -> None:
-        if self._zap in found:
-            self._zap.send_multipart(self._allowed.answer(self._zap.recv_multipart()))
-        if self._front in found:
+        if self._doors.zap in found:
+            self._doors.answer()
+        if self._doors.clients in found:
             self._hear_client()
         try:
-            if self._back in found:
+            if self._doors.workers in found:
                 self._hear_worker()
             self._dispatch.tick()
             self._pump()
@@ -211,9 +184,7 @@ class Server:
         with suppress(OSError, KeytweenError):
             if Connection.load(self._config.connection).boot_id == self.connection.boot_id:
                 self._config.connection.unlink()
-        for socket in (self._front, self._back, self._zap):
-            socket.close()
-        self._context.destroy(linger=200)
+        self._doors.close()
         self._store.close()
         self._lock.release()
         log.info("stopped")
@@ -222,16 +193,16 @@ class Server:
 
     def _to_worker(self, identity: bytes, message: Said) -> None:
         with suppress(zmq.ZMQError):  # a worker that just died: the next tick notices
-            self._back.send_multipart([identity, *say(message)], flags=zmq.DONTWAIT)
+            self._doors.workers.send_multipart([identity, *say(message)], flags=zmq.DONTWAIT)
 
     def _hear_worker(self) -> None:
-        identity, *frames = self._back.recv_multipart()
+        identity, *frames = self._doors.workers.recv_multipart()
         self._dispatch.hear(identity, hear(frames))
 
     # ---- clients
 
     def _hear_client(self) -> None:
-        identity, *frames = self._front.recv_multipart()
+        identity, *frames = self._doors.clients.recv_multipart()
         number = number_of(frames)
         try:
             received = decode(frames, limits=self._limits)
@@ -246,7 +217,7 @@ class Server:
     def _send(self, identity: bytes, frames: list[bytes]) -> bool:
         """Whether it went out: not to a client that is gone or does not read."""
         try:
-            self._front.send_multipart([identity, *frames], flags=zmq.DONTWAIT)
+            self._doors.clients.send_multipart([identity, *frames], flags=zmq.DONTWAIT)
         except zmq.Again:
             return False
         except zmq.ZMQError:
@@ -421,10 +392,6 @@ def _devices(chosen: str) -> tuple[str, ...]:
     if chosen == AUTO:
         return visible() or ("",)
     return tuple(name.strip() for name in chosen.split(",") if name.strip()) or ("",)
-
-
-def _endpoint(socket: zmq.Socket[bytes]) -> str:
-    return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
 
 def _find_parent(pid: int) -> psutil.Process | None:

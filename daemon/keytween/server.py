@@ -28,8 +28,8 @@ from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
 from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
 from keytween.models import KNOWN, registered, resolve
-from keytween_wire import PROTOCOL
-from keytween_wire.codec import decode, encode, error_info, number_of
+from keytween_wire import OLDEST, PROTOCOL
+from keytween_wire.codec import Received, decode, encode, error_info, number_of
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
     BadSetting,
@@ -57,7 +57,6 @@ from keytween_wire.messages import (
     Jobs,
     Limits,
     ListJobs,
-    Message,
     MorphRequest,
     Ping,
     Prepare,
@@ -89,6 +88,7 @@ class _Watcher:
     number: int
     credit: int
     have: frozenset[int]
+    protocol: int = PROTOCOL
 
 
 class Server:
@@ -203,16 +203,19 @@ class Server:
 
     def _hear_client(self) -> None:
         identity, *frames = self._doors.clients.recv_multipart()
-        number = number_of(frames)
+        number, protocol = number_of(frames), PROTOCOL
         try:
             received = decode(frames, limits=self._limits)
-            reply = self._answer(identity, received.message, received.blobs)
+            protocol = min(received.protocol, PROTOCOL)
+            reply = self._answer(identity, received)
         except KeytweenError as error:
             reply = Failed(error_info(error))
         except Exception as error:  # the loop's boundary: one bad message never ends the daemon
             log.exception("a message could not be answered")
             reply = Failed(error_info(KeytweenError(detail=f"{type(error).__name__}: {error}")))
-        self._send(identity, encode(reply, number=number))
+        if isinstance(reply, Welcome):
+            protocol = reply.protocol
+        self._send(identity, encode(reply, number=number, protocol=protocol))
 
     def _send(self, identity: bytes, frames: list[bytes]) -> bool:
         """Whether it went out: not to a client that is gone or does not read."""
@@ -228,14 +231,14 @@ class Server:
     def _forget(self, identity: bytes) -> None:
         self._watchers = {key: w for key, w in self._watchers.items() if key[0] != identity}
 
-    def _answer(self, identity: bytes, message: Message, blobs: tuple[bytes, ...]) -> Reply:
-        match message:
+    def _answer(self, identity: bytes, received: Received) -> Reply:
+        match message := received.message:
             case Hello():
                 return self._welcome(message)
             case Submit():
-                return self._submit(message, blobs)
+                return self._submit(message, received.blobs)
             case Watch():
-                return self._watch(identity, message)
+                return self._watch(identity, message, received.protocol)
             case Unwatch():
                 return Done(int(self._watchers.pop((identity, message.job_id), None) is not None))
             case Cancel():
@@ -258,7 +261,8 @@ class Server:
                 raise UnknownMessage(name=type(message).__name__)
 
     def _welcome(self, hello: Hello) -> Welcome:
-        if not hello.oldest <= PROTOCOL <= hello.newest:
+        protocol = min(hello.newest, PROTOCOL)
+        if protocol < max(hello.oldest, OLDEST):
             raise ProtocolMismatch(
                 ours=f"{hello.oldest}..{hello.newest}",
                 theirs=PROTOCOL,
@@ -266,7 +270,7 @@ class Server:
                 daemon_version=__version__,
             )
         return Welcome(
-            PROTOCOL,
+            protocol,
             __version__,
             pid=os.getpid(),
             boot_id=self.connection.boot_id,
@@ -317,11 +321,11 @@ class Server:
             raise EngineUnavailable(name=name, detail=info.reason, fix="Choose another engine.")
         return info
 
-    def _watch(self, identity: bytes, message: Watch) -> Done:
+    def _watch(self, identity: bytes, message: Watch, protocol: int) -> Done:
         self._store.job(message.job_id)
         if message.credit < 1:
             raise MessageError(detail="a watch needs credit")
-        watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have))
+        watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have), protocol)
         self._watchers[identity, message.job_id] = watcher
         self._pending.add(message.job_id)
         return Done(1)
@@ -348,7 +352,7 @@ class Server:
             return False
         events = self._store.events(job_id, watcher.number, most=min(BURST, watcher.credit))
         for event in events:
-            frames = encode(event)
+            frames = encode(event, protocol=watcher.protocol)
             if isinstance(event, FrameMade) and event.index not in watcher.have:
                 blob = self._frame_bytes(event)
                 if blob is None:

@@ -11,7 +11,7 @@ from types import TracebackType
 import zmq
 import zmq.utils.monitor
 
-from keytween_wire import PROTOCOL, __version__
+from keytween_wire import OLDEST, PROTOCOL, __version__
 from keytween_wire.codec import Received, decode, encode
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
@@ -69,6 +69,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.limits = Limits()
+        self._protocol = PROTOCOL
         # A context of our own: another add-on may end the shared one.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._open_socket()
@@ -110,7 +111,7 @@ class Client:
     def post(self, message: Request, blobs: Sequence[bytes] = ()) -> int:
         """Queues a message and returns its request number; raises MessageTooLarge or DaemonUnreachable."""
         self._number += 1
-        frames = [*encode(message, number=self._number), *blobs]
+        frames = [*encode(message, number=self._number, protocol=self._protocol), *blobs]
         self._check_sizes(frames[1], blobs)
         try:
             self._socket.send_multipart(frames, flags=zmq.DONTWAIT, copy=True)
@@ -190,13 +191,17 @@ class Client:
     def hello(self, *, timeout: float = 2.0, name: str = "") -> Welcome:
         """Introduces us; raises DaemonUnreachable, KeyRefused or ProtocolMismatch."""
         try:
-            reply = self.ask(Hello(PROTOCOL, PROTOCOL, name, __version__), timeout=timeout)
+            reply = self.ask(Hello(OLDEST, PROTOCOL, name, __version__), timeout=timeout)
         except DaemonTimeout as error:
             raise self.trouble() or DaemonUnreachable(endpoint=self.connection.endpoint) from error
         if not isinstance(reply, Welcome):
             raise MessageError(detail=f"hello was answered by {type(reply).__name__}")
-        self.limits = reply.limits
+        self.heed(reply)
         return reply
+
+    def heed(self, welcome: Welcome) -> None:
+        """From now on keeps to what the daemon said: its limits, and the protocol that both speak."""
+        self.limits, self._protocol = welcome.limits, welcome.protocol
 
     def ask(self, message: Request, blobs: Sequence[bytes] = (), *, timeout: float = 10.0) -> Reply:
         """The reply to a message; raises the error that came back, or DaemonTimeout."""

@@ -25,6 +25,7 @@ DAEMON = (
     "cli",
     "cli_batch",
     "cli_bench",
+    "cli_jobs",
     "terminal",
     "demo",
     "bench",

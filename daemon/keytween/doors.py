@@ -41,6 +41,8 @@ class Doors:
         self.zap.bind("inproc://zeromq.zap.01")
         self.clients = self._bind(server, CLIENTS)
         self.workers = self._bind(server, WORKERS)
+        # A worker comes back under its old name before its old connection is known to be dead.
+        self.workers.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self.porter = self._employ()
         self.connection = new_connection(self._address(), server, client)
         self.worker_keys: LinkKeys = worker_keys(_endpoint(self.workers), server, worker)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from keytween.devices import visible
 from keytween.doors import Doors
 from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch, Patience
-from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
+from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order
 from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
 from keytween.models import KNOWN, registered, resolve
@@ -35,10 +36,13 @@ from keytween_wire.errors import (
     BadSetting,
     DaemonAlreadyRunning,
     DaemonError,
+    DiskFull,
     EngineUnavailable,
     KeytweenError,
     MessageError,
+    OutputUnwritable,
     ProtocolMismatch,
+    StoreUnusable,
     UnknownEngine,
     UnknownMessage,
 )
@@ -57,11 +61,13 @@ from keytween_wire.messages import (
     Jobs,
     Limits,
     ListJobs,
+    Message,
     MorphRequest,
     Ping,
     Prepare,
     PresetInfo,
     Reply,
+    Retry,
     Stop,
     Submit,
     Unwatch,
@@ -72,6 +78,8 @@ from keytween_wire.messages import (
 log = logging.getLogger(__name__)
 TICK_MS = 50
 RETRY_MS = 5
+COMPLAIN_EVERY_S = 60.0
+MOST_WATCHERS = 4096
 PRESETS = {
     "final": "For the result: a true inversion and an even pace",
     "draft": "A first look, at about half the work",
@@ -104,6 +112,8 @@ class Server:
         self._jobs_folder = config.state / "jobs"
         self._watchers: dict[tuple[bytes, str], _Watcher] = {}
         self._pending: set[str] = set()
+        self._heard: deque[tuple[bytes, Said]] = deque()
+        self._complaint, self._complained_at = "", 0.0
         self._stopping = False
         self._stop_when_idle = False
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -163,10 +173,11 @@ class Server:
         try:
             if self._doors.workers in found:
                 self._hear_worker()
+            self._take_in()
             self._dispatch.tick()
             self._pump()
-        except Exception:  # the loop's boundary: a full disk, say, must not take the daemon with it
-            log.exception("the queue could not go on; trying again")
+        except Exception as error:  # noqa: BLE001  the loop's boundary: a full disk must not end the daemon
+            self._complain(error)
             time.sleep(RETRY_MS / 1000)
 
     def _finished(self) -> bool:
@@ -197,7 +208,26 @@ class Server:
 
     def _hear_worker(self) -> None:
         identity, *frames = self._doors.workers.recv_multipart()
-        self._dispatch.hear(identity, hear(frames))
+        self._heard.append((identity, hear(frames)))
+
+    def _take_in(self) -> None:
+        """Heeds what workers said. What cannot be written down is heard again later: it is not lost."""
+        while self._heard:
+            try:
+                self._dispatch.hear(*self._heard[0])
+            except (DiskFull, OutputUnwritable, StoreUnusable):
+                raise
+            except Exception:
+                self._heard.popleft()
+                raise
+            self._heard.popleft()
+
+    def _complain(self, error: Exception) -> None:
+        """Logs why the queue cannot go on: once, and again after a while, however often it is tried."""
+        said, now = f"{type(error).__name__}: {error}", time.monotonic()
+        if said != self._complaint or now > self._complained_at + COMPLAIN_EVERY_S:
+            self._complaint, self._complained_at = said, now
+            log.error("the queue cannot go on, and is tried again: %s", said, exc_info=error)
 
     # ---- clients
 
@@ -243,20 +273,28 @@ class Server:
                 return Done(int(self._watchers.pop((identity, message.job_id), None) is not None))
             case Cancel():
                 return Done(int(self._dispatch.cancel(message.job_id)))
+            case Retry():
+                return Done(int(self._retry(message.job_id)))
             case ListJobs():
                 job_id = message.job_id
                 return Jobs((self._store.job(job_id),) if job_id else self._store.jobs())
             case Clear():
                 return self._clear(message)
+            case _:
+                return Done(self._control(message))
+
+    def _control(self, message: Message) -> int:
+        """What concerns the daemon rather than a job; how many workers it touched."""
+        match message:
             case Ping():
-                return Done()
+                return 0
             case Prepare():
-                return Done(int(self._dispatch.prepare(self._default_engine)))
+                return int(self._dispatch.prepare(self._default_engine))
             case FreeMemory():
-                return Done(self._dispatch.rest())
+                return self._dispatch.rest()
             case Stop():
                 self._stop_when_idle, self._stopping = True, not message.when_idle
-                return Done()
+                return 0
             case _:
                 raise UnknownMessage(name=type(message).__name__)
 
@@ -292,15 +330,11 @@ class Server:
             return Accepted(known, existing=True)
         self._check(message.request)
         engine = self._engine(message.request.engine)
-        JobFolder(self._jobs_folder, message.job_id).create(message.request, blobs)
-        job = self._store.submit(
-            message.job_id,
-            message.request,
-            engine=engine.name,
-            device=engine.device or message.request.may_diffuse,
-            label=message.label[:200],
-            limit=self._limits.queued_jobs,
-        )
+        device = engine.device or message.request.may_diffuse
+        order = Order(message.request, engine.name, device, message.label[:200], time.time())
+        self._store.check_room(self._limits.queued_jobs, retry_s=self._dispatch.usual_s)
+        JobFolder(self._jobs_folder, message.job_id).create(order, blobs)
+        job = self._store.submit(message.job_id, order)
         self._pending.add(message.job_id)
         return Accepted(job)
 
@@ -326,9 +360,19 @@ class Server:
         if message.credit < 1:
             raise MessageError(detail="a watch needs credit")
         watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have), protocol)
+        self._watchers.pop((identity, message.job_id), None)
         self._watchers[identity, message.job_id] = watcher
+        if len(self._watchers) > MOST_WATCHERS:
+            # Clients that are gone are noticed when something is sent to them, which may be never.
+            del self._watchers[next(iter(self._watchers))]
         self._pending.add(message.job_id)
         return Done(1)
+
+    def _retry(self, job_id: str) -> bool:
+        if not self._store.retry(job_id):
+            return False
+        self._pending.add(job_id)
+        return True
 
     def _clear(self, message: Clear) -> Done:
         cleared = self._store.clear(message.job_id)
@@ -356,19 +400,25 @@ class Server:
             if isinstance(event, FrameMade) and event.index not in watcher.have:
                 blob = self._frame_bytes(event)
                 if blob is None:
-                    watcher.number = event.number
-                    continue
+                    # It is made again, and what comes after it in these events may be no more.
+                    self._store.make_again(job_id, event.index)
+                    return True
                 frames.append(blob)
             if not self._send(identity, frames):
                 return (identity, job_id) in self._watchers
             watcher.number, watcher.credit = event.number, watcher.credit - 1
-        return len(events) == BURST
+        if len(events) == BURST:
+            return True
+        if self._store.job(job_id).state.ended:
+            # Nothing more will happen; who wants to know again asks again.
+            self._watchers.pop((identity, job_id), None)
+        return False
 
     def _frame_bytes(self, event: FrameMade) -> bytes | None:
         frame = FrameFile(event.index, event.digest, event.suffix, event.size)
         blob = JobFolder(self._jobs_folder, event.job_id).read(frame)
         if blob is None:
-            log.error("frame %s of job %s is gone or damaged", event.index, event.job_id)
+            log.error("frame %s of job %s is gone or damaged: it is made again", event.index, event.job_id)
         return blob
 
 

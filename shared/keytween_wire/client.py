@@ -41,6 +41,7 @@ from keytween_wire.messages import (
     Progressed,
     Reply,
     Request,
+    Retry,
     Submit,
     Watch,
     Welcome,
@@ -48,6 +49,7 @@ from keytween_wire.messages import (
 
 CREDIT = 64
 """How many events the daemon may send before it hears from us again: a slow client costs it nothing."""
+_LINGER_MS = 100
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Client:
         self._watched: dict[str, _Watched] = {}
         self._waiting: deque[Received] = deque()
         self._trouble: KeytweenError | None = None
+        self._connected = False
         self._heard = time.monotonic()
 
     def _open_socket(self) -> zmq.Socket[bytes]:
@@ -150,10 +153,18 @@ class Client:
         endpoint = self.connection.endpoint
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._trouble = None
+            if self._connected:
+                self._watch_again()
+            self._connected = True
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._trouble = KeyRefused(endpoint=endpoint)
         elif not isinstance(self._trouble, KeyRefused):
             self._trouble = DaemonUnreachable(endpoint=endpoint)
+
+    def _watch_again(self) -> None:
+        """After a connection was lost and made anew: the daemon takes us for somebody else."""
+        for job_id, watched in self._watched.items():
+            self._silent.add(self.post(Watch(job_id, watched.number, CREDIT, watched.have)))
 
     def _next(self) -> Received | None:
         if self._waiting:
@@ -278,6 +289,10 @@ class Client:
         """Cancels a job; one that has ended stays as it is. Raises UnknownJob."""
         self.ask(Cancel(job_id))
 
+    def retry(self, job_id: str) -> bool:
+        """Lets a job that failed or was cancelled go on; false for any other. Raises UnknownJob."""
+        return bool(getattr(self.ask(Retry(job_id)), "count", 0))
+
     def jobs(self, job_id: str = "") -> tuple[JobInfo, ...]:
         """The jobs the daemon knows, newest first; with `job_id` that one (raises UnknownJob)."""
         reply = self.ask(ListJobs(job_id))
@@ -289,14 +304,16 @@ class Client:
         return getattr(reply, "count", 0)
 
     def close(self) -> None:
-        """Closes at once; what is still queued is dropped. Closing twice is the same as once."""
+        """Closes within a moment; what is still queued then is dropped. Closing twice is the same as once."""
         if self._context.closed:
             return
         # The monitor must go first: a context with an open monitor never ends.
         self._socket.disable_monitor()
         self._monitor.close(0)
-        self._socket.close(0)
-        self._context.destroy(linger=0)
+        # libzmq ends the whole process, or waits without end, where a socket with nothing to wait for is
+        # closed while its connection breaks in the middle of a message: so it has a moment.
+        self._socket.close(_LINGER_MS)
+        self._context.destroy(linger=_LINGER_MS)
 
     def __enter__(self) -> Client:
         return self

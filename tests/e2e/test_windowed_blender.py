@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import network
+import opentimelineio as otio
 import pytest
 import windowed
+from opentimelineio.opentime import RationalTime, TimeRange
 
 from keytween_wire.errors import DaemonNotRunning, NetworkRefused, OnlineAccessOff
 
@@ -311,3 +313,59 @@ def test_the_daemon_that_was_set_up_draws_the_first_tween(first_run: dict[str, A
         time.sleep(0.1)
     assert connection.parent.is_dir()
     assert not connection.is_file()
+
+
+# ---- a batch's timeline
+
+FIRST_FRAME, HELD, GAP = 101, 4, 12
+
+
+@pytest.fixture(scope="module")
+def show(work: Path) -> Path:
+    """What a real batch leaves of three stills with gaps between them, on twos."""
+    show = work / "show"
+    show.mkdir()
+    track = otio.schema.Track("Wave", metadata={"keytween": {"engine": "flow", "exposure": 2}})
+    for name in ("wave_1.png", "wave_2.png", "wave_3.png"):
+        shutil.copy(EXAMPLES / name, show)
+        gap = otio.schema.Gap(source_range=extent(GAP))
+        track.extend([gap, otio.schema.Clip(name[:-4], otio.schema.ExternalReference(name), extent(HELD))])
+    del track[0]
+    timeline = otio.schema.Timeline("cut", global_start_time=RationalTime(FIRST_FRAME, 24))
+    timeline.tracks.append(track)
+    timeline.to_json_file(str(show / "cut.otio"))
+    batch = [sys.executable, "-m", "keytween.cli", "batch", str(show / "cut.otio"), "--jobs", "1"]
+    subprocess.run([*batch, "--output", str(show / "renders")], check=True, timeout=120)
+    return show
+
+
+def extent(length: int) -> TimeRange:
+    """So many frames."""
+    return TimeRange(RationalTime(0, 24), RationalTime(length, 24))
+
+
+def test_a_batchs_timeline_is_opened_from_the_add_menu(
+    blender: windowed.WindowedBlender, work: Path, show: Path
+) -> None:
+    """Chosen in the file chooser; every picture is at the timeline's frame, and one undo takes all away."""
+    chosen = [f"save={show / 'renders' / 'edit.blend'}", "name=cut.otio"]
+    notes = play(blender, "import_tweens", *chosen, script="windowed_import.py").notes
+    assert notes["chooser"] == "KEYTWEEN_OT_import_tweens"
+    shown = {
+        strip["start"] + index: (Path(strip["directory"]) / name).resolve()
+        for strip in notes["imported"]
+        for index, name in enumerate(strip["files"])
+    }
+    stills = [FIRST_FRAME + index * (HELD + GAP) for index in range(3)]
+    bounds = [
+        bound for start in stills for bound in ((start, start + HELD), (start + HELD, start + HELD + GAP))
+    ]
+    assert [(strip["start"], strip["end"]) for strip in notes["imported"]] == bounds[:-1]
+    assert {strip["channel"] for strip in notes["imported"]} == {1}
+    assert [shown[start] for start in stills] == [show / f"wave_{n}.png" for n in (1, 2, 3)]
+    frames = {frame: path for frame, path in shown.items() if frame not in stills}
+    assert len(frames) == 2 * GAP
+    assert all(path.is_file() and path.name.endswith(f".{frame:04d}.png") for frame, path in frames.items())
+    assert notes["undone"] == []
+    assert notes["redone"] == notes["imported"]
+    keep_picture(work, "blender-import")

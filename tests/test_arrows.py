@@ -67,6 +67,7 @@ ADDON = (
     "stale",
     "retiming",
     "tween",
+    "hiding",
     "prompts",
     "properties",
     "poller",

@@ -70,6 +70,25 @@ def _may_be_soft(path: Path) -> bool:
 # ---- hide and show
 
 
+def sources(scene: bpy.types.Scene, strip: bpy.types.Strip) -> list[bpy.types.Strip]:
+    """The strips of a tween's keyframes, as far as they are still there."""
+    wanted = Tween.from_json(strip[insert.TWEEN]).origins
+    # Panels ask at every draw, and looking a name up is much quicker than looking through all strips.
+    named = [scene.sequence_editor.strips_all.get(origin.name) for origin in wanted]
+    pairs = zip(named, wanted, strict=True)
+    if all(source is not None and source.get(origins.KEY) == origin.key for source, origin in pairs):
+        return named
+    carried = origins.carriers(scene)
+    found = (origins.find(carried, origin) for origin in wanted)
+    return [source for source in found if source is not None]
+
+
+def all_hidden(scene: bpy.types.Scene, strip: bpy.types.Strip) -> bool:
+    """Whether a tween's keyframes are hidden, by whomever, or would be if it covered them."""
+    found = sources(scene, strip)
+    return bool(found) and all(source.mute or HIDDEN in source for source in found)
+
+
 def settle(scene: bpy.types.Scene, strip: bpy.types.Strip, before: Tween | None = None) -> None:
     """Hides a tween's keyframes with soft mattes, if its settings say so.
 
@@ -109,6 +128,31 @@ def hide(scene: bpy.types.Scene, source: bpy.types.Strip, strip_id: str) -> None
             one[HIDDEN], one[UNCOVERED] = strip_id, True
         elif ids and strip_id not in ids:
             one[HIDDEN] = " ".join([*ids, strip_id])
+
+
+def show(scene: bpy.types.Scene, source: bpy.types.Strip) -> None:
+    """Shows a keyframe's strip and the effects on it again, whoever hid them."""
+    for one in with_effects(scene, source):
+        one.mute = False
+        _let_go(one)
+
+
+def toggle(scene: bpy.types.Scene, strip: bpy.types.Strip) -> bool:
+    """Shows a tween's keyframes if all are hidden, else hides them; True if it hid them.
+
+    The tween's own setting follows: what is promoted later is treated as the rest.
+    """
+    # What the artist has shown by hand since is his, and may be hidden anew.
+    follow(scene)
+    hides = not all_hidden(scene, strip)
+    for source in sources(scene, strip):
+        if hides:
+            hide(scene, source, str(strip[insert.JOB]))
+        else:
+            show(scene, source)
+    follow(scene)
+    strip.keytween_own.settings.hide_keyframes = hides
+    return hides
 
 
 def _let_go(strip: bpy.types.Strip) -> None:

@@ -97,3 +97,6 @@ def test_a_soft_matte_over_itself_is_denser_where_the_keyframes_are_not_hidden(
     scene.keytween.hide_keyframes = False
     assert bpy.ops.keytween.tween() == {"FINISHED"}
     assert min(steps_off(scene, tmp_path, kind, keys)) > 10
+    assert bpy.ops.keytween.hide_keyframes() == {"FINISHED"}
+    found = steps_off(scene, tmp_path, kind, keys)
+    assert max(found) <= STEPS[kind], found

@@ -383,3 +383,94 @@ def test_a_hidden_keyframe_is_rendered_for_regenerate_all_the_same(
     source, _ = read_png(tmp_path / "key_1.png")
     assert np.abs(seen - source[:, ::-1]).max() == 0
     assert told(extension, strip) == []
+
+
+# ---- the button
+
+
+def test_the_button_hides_the_keyframes_whatever_their_mattes_and_shows_them_again(
+    extension: SimpleNamespace, daemon: Daemon, key_at: Key
+) -> None:
+    keys = [key_at(1, SOFT), key_at(4, HARD), key_at(7, OPAQUE)]
+    strip = tween_of(*keys)
+    assert muted(*keys) == [True, False, False]
+    assert bpy.ops.keytween.hide_keyframes() == {"FINISHED"}
+    assert muted(*keys) == [True, True, True]
+    later(extension)
+    assert bpy.ops.keytween.hide_keyframes() == {"FINISHED"}
+    assert muted(*keys) == [False, False, False]
+    assert not any("keytween_hidden" in key for key in keys)
+    assert told(extension, strip) == []
+    assert muted(*keys) == [False, False, False]
+
+
+def test_keyframes_that_are_shown_by_the_button_stay_so_with_those_promoted_later(
+    scene: object, daemon: Daemon, key_at: Key
+) -> None:
+    keys = [key_at(1), key_at(9)]
+    strip = tween_of(*keys)
+    bpy.ops.keytween.hide_keyframes()
+    assert muted(*keys, promoted(scene, 4)) == [False, False, False]
+    bpy.ops.keytween.hide_keyframes()
+    assert muted(*keys, scene.sequence_editor.strips["Breakdown 4"]) == [True, True, True]
+    assert strip.keytween_own.settings.hide_keyframes
+    assert promoted(scene, 6).mute
+
+
+def test_the_button_leaves_a_keyframe_that_is_held_on_where_the_tween_ends(
+    daemon: Daemon, key_at: Key
+) -> None:
+    keys = [key_at(1, OPAQUE), key_at(4, OPAQUE, length=5)]
+    tween_of(*keys)
+    bpy.ops.keytween.hide_keyframes()
+    assert muted(*keys) == [True, False]
+    bpy.ops.keytween.hide_keyframes()
+    assert not any("keytween_hidden" in key for key in keys)
+
+
+def test_the_button_can_be_undone(extension: SimpleNamespace, daemon: Daemon, key_at: Key) -> None:
+    keys = [key_at(1), key_at(4)]
+    tween_of(*keys)
+    bpy.ops.ed.undo_push(message="Tween")
+    bpy.ops.keytween.hide_keyframes("EXEC_DEFAULT", True)
+    assert muted(*keys) == [False, False]
+    bpy.ops.ed.undo()
+    later(extension)
+    strips = bpy.context.scene.sequence_editor.strips
+    assert muted(strips["key 1"], strips["key 4"]) == [True, True]
+
+
+def test_the_button_is_grey_without_a_tween_or_without_keyframes(
+    scene: object, daemon: Daemon, key_at: Key
+) -> None:
+    keys = [key_at(1), key_at(4)]
+    scene.sequence_editor.active_strip = keys[0]
+    assert not bpy.ops.keytween.hide_keyframes.poll()
+    tween_of(*keys)
+    assert bpy.ops.keytween.hide_keyframes.poll()
+    for key in keys:
+        scene.sequence_editor.strips.remove(key)
+    assert not bpy.ops.keytween.hide_keyframes.poll()
+    with pytest.raises(RuntimeError, match="None of its keyframes has a strip"):
+        bpy.ops.keytween.hide_keyframes()
+
+
+def test_panel_and_menu_say_whether_the_button_hides_or_shows(
+    extension: SimpleNamespace, daemon: Daemon, key_at: Key
+) -> None:
+    from .test_panel import Recorder
+
+    def said() -> list[list[str]]:
+        found: list[list[str]] = [[], []]
+        panel, menu = (SimpleNamespace(layout=Recorder(texts)) for texts in found)
+        extension.timing_panel.KEYTWEEN_PT_tween.draw(panel, bpy.context)
+        extension.menus.draw_context_menu(menu, bpy.context)
+        assert all("keytween.hide_keyframes" in texts for texts in found)
+        return found
+
+    keys = [key_at(1), key_at(4)]
+    tween_of(*keys)
+    assert all("Show Keyframes" in texts for texts in said())
+    keys[0].mute = False
+    later(extension)
+    assert not any("Show Keyframes" in texts for texts in said())

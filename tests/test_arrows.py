@@ -70,6 +70,7 @@ ADDON = (
     "stale",
     "retiming",
     "tween",
+    "hiding",
     "prompts",
     "properties",
     "poller",

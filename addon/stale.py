@@ -20,8 +20,6 @@ from .tween import Settings
 BUDGET_S = 0.002
 PIECE_BYTES = 512 << 10
 """What is hashed of a file in one go: about a millisecond."""
-NO_SETTINGS = ("keyframes", "effort")
-"""What is asked of an engine that is no setting of the strip; only drafts are made with another effort."""
 _digests: dict[Path, tuple[tuple[int, int], str]] = {}
 """What files held whose time or size had changed, with both as they were then."""
 _reading: list[tuple[Path, tuple[int, int], BinaryIO, Any]] = []
@@ -59,7 +57,7 @@ def reasons(
     settings = Settings.of_strip(strip)
     if _text(settings.remembered()) != _text(tween.settings):
         yield "Its timing was changed: press Retime"
-    kept = {name: value for name, value in tween.request.items() if name not in NO_SETTINGS}
+    kept = {name: value for name, value in tween.request.items() if name != "keyframes"}
     if _is_known(strip) and _text(retiming.asked(scene, strip, settings)) != _text(kept):
         yield "Its engine's settings were changed: press Regenerate"
     shelf, coming = poller.STATUS.shelf(insert.folder_of(strip)), poller.on_the_way(tween.job_id)

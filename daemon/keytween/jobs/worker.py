@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -39,6 +41,8 @@ from keytween_wire.messages import MorphRequest
 
 if TYPE_CHECKING:
     from keytween.engines.base import Engine
+
+_PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 15.0
@@ -215,6 +219,12 @@ def memory_left() -> str:
     return f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB were free"
 
 
+def _die_with_parent() -> None:
+    """Has Linux kill us with the daemon: what hangs in a driver's call never gets to see a closed input."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _leave_with_parent() -> None:
     """Ends the process when the daemon's end of our standard input closes, however it died."""
     while sys.stdin.buffer.read(4096):
@@ -225,6 +235,7 @@ def _leave_with_parent() -> None:
 def main() -> None:
     """The child's entry: keys on the first line of standard input, then work."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(process)d %(levelname)s %(message)s")
+    _die_with_parent()
     keys = LinkKeys(**json.loads(sys.stdin.buffer.readline()))
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     Worker(keys).serve()

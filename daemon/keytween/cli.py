@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keytween import cli_batch, cli_bench, cli_jobs
+from keytween import cli_batch, cli_bench, cli_jobs, cli_log
 from keytween.terminal import command, print_json, progress, say
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.errors import (
@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_morph(commands)
     _add_serve(commands)
     cli_jobs.add(commands)
+    cli_log.add(commands)
     _add_models(commands)
     cli_batch.add(commands)
     cli_bench.add(commands)
@@ -339,16 +340,16 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import logging
+    import faulthandler
 
+    from keytween import logs
     from keytween.config import load
     from keytween.server import serve
 
     config = load(state=options.state)
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=_log_handlers(config)
-    )
+    logs.begin(config.log, process="daemon")
+    faulthandler.enable((config.state / logs.OUTPUT).open("a"))
 
     def announce(connection: Any) -> None:
         if options.json:
@@ -359,15 +360,6 @@ def _serve(options: argparse.Namespace) -> int:
 
     serve(config, parent=options.parent, announce=announce)
     return 0
-
-
-def _log_handlers(config: Config) -> list[Any]:
-    import logging.handlers
-
-    rotating = logging.handlers.RotatingFileHandler(
-        config.log, maxBytes=2 << 20, backupCount=3, encoding="utf-8"
-    )
-    return [rotating, logging.StreamHandler()]
 
 
 # ---- models

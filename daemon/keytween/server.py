@@ -28,6 +28,7 @@ from keytween.jobs.dispatch import Dispatch, Patience
 from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order
 from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
+from keytween.logs import COVER, note, warn
 from keytween.models import KNOWN, registered, resolve
 from keytween_wire import OLDEST, PROTOCOL
 from keytween_wire.codec import Received, decode, encode, error_info, number_of
@@ -75,7 +76,6 @@ from keytween_wire.messages import (
     Welcome,
 )
 
-log = logging.getLogger(__name__)
 TICK_MS = 50
 RETRY_MS = 5
 COMPLAIN_EVERY_S = 60.0
@@ -121,6 +121,7 @@ class Server:
         self._store = JobStore(config.state / "jobs.sqlite")
         self._doors = Doors(config, self._limits)
         self.connection = self._doors.connection
+        COVER.words |= {self.connection.client_secret, self._doors.worker_keys.secret}
         self._dispatch = Dispatch(
             self._store,
             self._jobs_folder,
@@ -142,7 +143,7 @@ class Server:
             if path.is_dir() and path.name.removeprefix(UNFINISHED) not in known:
                 shutil.rmtree(path, ignore_errors=True)
         for job_id in self._store.requeue_running():
-            log.info("job %s goes on", job_id)
+            note("job-goes-on", job=job_id)
 
     # ---- the loop
 
@@ -153,12 +154,13 @@ class Server:
         for socket in (self._doors.zap, self._doors.clients, self._doors.workers):
             poller.register(socket, zmq.POLLIN)
         self.connection.save(self._config.connection)
-        log.info("keytween %s listens at %s", __version__, self.connection.endpoint)
+        note("daemon-ready", version=__version__, protocol=PROTOCOL, endpoint=self.connection.endpoint)
         if ready:
             ready(self.connection)
         try:
             while not self._finished():
                 if not self._doors.are_kept:
+                    note("porter-gone", level=logging.ERROR)
                     raise DaemonError(detail="its porter is gone, so that nobody could come in")
                 found = dict(poller.poll(RETRY_MS if self._pending else TICK_MS))
                 self._turn(found)
@@ -198,7 +200,7 @@ class Server:
         self._doors.close()
         self._store.close()
         self._lock.release()
-        log.info("stopped")
+        note("daemon-stopped")
 
     # ---- workers
 
@@ -227,7 +229,7 @@ class Server:
         said, now = f"{type(error).__name__}: {error}", time.monotonic()
         if said != self._complaint or now > self._complained_at + COMPLAIN_EVERY_S:
             self._complaint, self._complained_at = said, now
-            log.error("the queue cannot go on, and is tried again: %s", said, exc_info=error)
+            note("queue-stands", level=logging.ERROR, error=error)
 
     # ---- clients
 
@@ -239,9 +241,12 @@ class Server:
             protocol = min(received.protocol, PROTOCOL)
             reply = self._answer(identity, received)
         except KeytweenError as error:
+            warn("message-refused", error_code=error.code)
             reply = Failed(error_info(error))
-        except Exception as error:  # the loop's boundary: one bad message never ends the daemon
-            log.exception("a message could not be answered")
+        except Exception as error:  # noqa: BLE001  the loop's boundary: one bad message never ends the daemon
+            # Its text may be anything that the message held.
+            said = RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+            note("message-unanswered", level=logging.ERROR, error=said)
             reply = Failed(error_info(KeytweenError(detail=f"{type(error).__name__}: {error}")))
         if isinstance(reply, Welcome):
             protocol = reply.protocol
@@ -336,6 +341,15 @@ class Server:
         JobFolder(self._jobs_folder, message.job_id).create(order, blobs)
         job = self._store.submit(message.job_id, order)
         self._pending.add(message.job_id)
+        note(
+            "job-queued",
+            job=message.job_id,
+            engine=engine.name,
+            keyframes=len(message.request.keyframes),
+            drawings=message.request.total,
+            bytes=sum(map(len, blobs)),
+            wants_device=device,
+        )
         return Accepted(job)
 
     def _check(self, request: MorphRequest) -> None:
@@ -372,12 +386,14 @@ class Server:
         if not self._store.retry(job_id):
             return False
         self._pending.add(job_id)
+        note("job-retried", job=job_id)
         return True
 
     def _clear(self, message: Clear) -> Done:
         cleared = self._store.clear(message.job_id)
         for job_id in cleared:
             JobFolder(self._jobs_folder, job_id).remove()
+            note("job-cleared", job=job_id)
         return Done(len(cleared))
 
     # ---- events
@@ -418,7 +434,7 @@ class Server:
         frame = FrameFile(event.index, event.digest, event.suffix, event.size)
         blob = JobFolder(self._jobs_folder, event.job_id).read(frame)
         if blob is None:
-            log.error("frame %s of job %s is gone or damaged: it is made again", event.index, event.job_id)
+            warn("frame-lost", job=event.job_id, drawing=event.index)
         return blob
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keytween.jobs.link import LinkKeys
+from keytween.logs import OUTPUT
 
 
 @dataclass(slots=True, eq=False)
@@ -35,9 +36,12 @@ class Child:
     heard: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, keys: LinkKeys, *, environment: Mapping[str, str], log_file: Path | None) -> Child:
-        """A new process; it says that it is ready over the link. Its output goes to the log."""
-        output = log_file.open("ab") if log_file else None
+    def start(
+        cls, keys: LinkKeys, *, environment: Mapping[str, str], device: str, log_file: Path | None
+    ) -> Child:
+        """A new process; it says that it is ready over the link. What it prints goes beside the log."""
+        output = log_file.with_name(OUTPUT).open("ab") if log_file else None
+        told = {"keys": keys.as_json(), "log": str(log_file or ""), "device": device}
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "keytween.jobs.worker"],
@@ -51,7 +55,7 @@ class Child:
                 output.close()
         assert process.stdin is not None
         with suppress(OSError):  # it may be dead already: the next tick notices
-            process.stdin.write(json.dumps(keys.as_json()).encode() + b"\n")
+            process.stdin.write(json.dumps(told).encode() + b"\n")
             process.stdin.flush()
         return cls(process)
 

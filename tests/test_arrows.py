@@ -30,6 +30,7 @@ DAEMON = (
     "terminal",
     "demo",
     "bench",
+    "bundle",
     "doctor",
     "shots",
     "showing",

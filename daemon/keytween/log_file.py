@@ -32,7 +32,7 @@ class SharedFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one line."""
-        with suppress(OSError, ValueError):
+        with suppress(Exception):
             line = self.format(record).replace("\n", " ").encode("utf-8", "replace") + b"\n"
             try:
                 self._lock.acquire(timeout=LOCK_WITHIN_S, poll_interval=0.002)

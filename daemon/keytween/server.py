@@ -114,7 +114,7 @@ class Server:
         self._pending: set[str] = set()
         self._heard: deque[tuple[bytes, Said]] = deque()
         self._complaint, self._complained_at = "", 0.0
-        self._stopping = False
+        self._stopping, self._stopped_by = False, ""
         self._stop_when_idle = False
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _sole_daemon(config)
@@ -188,9 +188,9 @@ class Server:
         orphaned = self._parent is not None and not self._parent.is_running()
         return (orphaned or self._stop_when_idle) and not self._store.busy()
 
-    def stop(self) -> None:
+    def stop(self, *, by: str = "") -> None:
         """Leaves the loop at its next turn."""
-        self._stopping = True
+        self._stopping, self._stopped_by = True, by
 
     def _close(self) -> None:
         self._dispatch.stop()
@@ -200,7 +200,7 @@ class Server:
         self._doors.close()
         self._store.close()
         self._lock.release()
-        note("daemon-stopped")
+        note("daemon-stopped", by=self._stopped_by or None)
 
     # ---- workers
 
@@ -299,6 +299,7 @@ class Server:
                 return self._dispatch.rest()
             case Stop():
                 self._stop_when_idle, self._stopping = True, not message.when_idle
+                self._stopped_by = "a client"
                 return 0
             case _:
                 raise UnknownMessage(name=type(message).__name__)
@@ -491,8 +492,9 @@ def serve(config: Config, *, parent: int = 0, announce: Callable[[Connection], N
     """Runs the daemon in this process until SIGINT, SIGTERM or Stop. Raises DaemonAlreadyRunning."""
     server = Server(config, parent=parent)
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        server.stop()
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # Noted later: the signal may have come in the middle of a line.
+        server.stop(by=signal.Signals(number).name)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -37,6 +37,7 @@ DAEMON = (
     "starter",
     "morph",
     "server",
+    "metrics",
     "doors",
     "porter",
     "report",
@@ -227,6 +228,7 @@ DOORS = {
     "peft": Door(("daemon/keytween/engines/diffmorpher/",), future=True),
     "lpips": Door(("daemon/keytween/engines/diffmorpher/",)),
     "opentimelineio": Door(("daemon/keytween/shots/timeline.py",)),
+    "prometheus_client": Door(("daemon/keytween/metrics.py",)),
     "textual": Door(("daemon/keytween/shots/screen.py",)),
     "ray": Door(("daemon/keytween/shots/cluster.py",)),
 }

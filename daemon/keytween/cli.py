@@ -352,7 +352,7 @@ def _serve(options: argparse.Namespace) -> int:
     config = load(state=options.state)
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs.begin(config.log, process="daemon")
-    faulthandler.enable((config.state / logs.OUTPUT).open("a"))
+    faulthandler.enable(logs.open_output(config.log))
 
     def announce(connection: Any) -> None:
         if options.json:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from keytween.cover import Cover
 from keytween.log_file import Flood, SharedFile
@@ -64,6 +64,12 @@ def begin(path: Path, *, process: str, device: str | None = None) -> None:
     # Libraries are heard when they warn.
     root.setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)
+
+
+def open_output(log: Path) -> BinaryIO:
+    """The file beside the log, to add to its end what libraries print; for this user alone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(log.with_name(OUTPUT), flags, 0o600), "ab", buffering=0)
 
 
 class JsonLines(logging.Formatter):

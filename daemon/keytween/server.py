@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import psutil
@@ -76,9 +76,13 @@ from keytween_wire.messages import (
     Welcome,
 )
 
+if TYPE_CHECKING:
+    from keytween.metrics import Metrics
+
 TICK_MS = 50
 RETRY_MS = 5
 COMPLAIN_EVERY_S = 60.0
+TELL_EVERY_S = 1.0
 MOST_WATCHERS = 4096
 PRESETS = {
     "final": "For the result: a true inversion and an even pace",
@@ -118,6 +122,8 @@ class Server:
         self._stop_when_idle = False
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _sole_daemon(config)
+        self._metrics = _open_metrics(config.metrics)
+        self._told_at = 0.0
         self._store = JobStore(config.state / "jobs.sqlite")
         self._doors = Doors(config, self._limits)
         self.connection = self._doors.connection
@@ -178,6 +184,7 @@ class Server:
             self._take_in()
             self._dispatch.tick()
             self._pump()
+            self._tell_metrics()
         except Exception as error:  # noqa: BLE001  the loop's boundary: a full disk must not end the daemon
             self._complain(error)
             time.sleep(RETRY_MS / 1000)
@@ -194,6 +201,8 @@ class Server:
 
     def _close(self) -> None:
         self._dispatch.stop()
+        if self._metrics is not None:
+            self._metrics.close()
         with suppress(OSError, KeytweenError):
             if Connection.load(self._config.connection).boot_id == self.connection.boot_id:
                 self._config.connection.unlink()
@@ -230,6 +239,25 @@ class Server:
         if said != self._complaint or now > self._complained_at + COMPLAIN_EVERY_S:
             self._complaint, self._complained_at = said, now
             note("queue-stands", level=logging.ERROR, error=error)
+
+    def _tell_metrics(self) -> None:
+        """Once a second; nothing unless the settings want them."""
+        now = time.monotonic()
+        if self._metrics is None or now - self._told_at < TELL_EVERY_S:
+            return
+        self._told_at = now
+        tally, workers = self._dispatch.tally, self._dispatch.processes
+        figures = dict[str, Any](
+            jobs=self._store.states(),
+            frames=tally.frames,
+            workers=len(workers),
+            workers_started=tally.started,
+            workers_lost=tally.lost,
+            refused_keys=self._doors.refused,
+            refused_strangers=self._doors.porter.turned_away if self._doors.porter else 0,
+            memory={"daemon": _resident(os.getpid()), "workers": sum(map(_resident, workers))},
+        )
+        self._metrics.tell(figures, [tally.seconds.popleft() for _ in range(len(tally.seconds))])
 
     # ---- clients
 
@@ -463,6 +491,24 @@ def _devices(chosen: str) -> tuple[str, ...]:
     if chosen == AUTO:
         return visible() or ("",)
     return tuple(name.strip() for name in chosen.split(",") if name.strip()) or ("",)
+
+
+def _open_metrics(setting: str) -> Metrics | None:
+    """The figures for Prometheus, where the settings want them. Raises BadSetting."""
+    if not setting:
+        return None
+    try:
+        from keytween.metrics import Metrics
+    except ImportError as error:
+        raise BadSetting(name="metrics", value=setting, detail="it needs the extra `metrics`") from error
+    return Metrics(setting)
+
+
+def _resident(pid: int) -> int:
+    """A process's memory in bytes; none when it has just ended."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).memory_info().rss
+    return 0
 
 
 def _find_parent(pid: int) -> psutil.Process | None:

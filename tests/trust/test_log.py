@@ -127,6 +127,9 @@ def test_a_worker_that_crashes_says_where_it_was_beside_the_log(
     output = config.log.with_name(logs.OUTPUT).read_text()
     assert "Fatal Python error: Segmentation fault" in output
     assert "ordeal_engine.py" in output
+    if sys.platform != "win32":
+        for file in (config.log, config.log.with_name(logs.OUTPUT)):
+            assert file.stat().st_mode & 0o077 == 0, file.name
     lost = next(line for line in lines_of(config.log) if line["event"] == "worker-lost")
     assert (lost["job"], lost["reason"]) == (job_id, f"exit code {-signal.SIGSEGV}")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keytween.jobs.link import LinkKeys
-from keytween.logs import OUTPUT
+from keytween.logs import open_output
 
 
 @dataclass(slots=True, eq=False)
@@ -21,8 +21,8 @@ class Child:
     """A worker process. Moments are of the monotonic clock.
 
     `identity` is its address on the link, empty until it is ready; `job_id` what it is at, `given_at` since
-    when; `abandoned_at` since when it is told to leave that, 0 when it is not; `engine` what it is to open
-    once it is ready.
+    when, `frame_at` when its last drawing was done; `abandoned_at` since when it is told to leave that, 0
+    when it is not; `engine` what it is to open once it is ready.
     """
 
     process: subprocess.Popen[bytes]
@@ -31,6 +31,7 @@ class Child:
     job_id: str = ""
     engine: str = ""
     given_at: float = 0.0
+    frame_at: float = 0.0
     abandoned_at: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
@@ -40,7 +41,7 @@ class Child:
         cls, keys: LinkKeys, *, environment: Mapping[str, str], device: str, log_file: Path | None
     ) -> Child:
         """A new process; it says that it is ready over the link. What it prints goes beside the log."""
-        output = log_file.with_name(OUTPUT).open("ab") if log_file else None
+        output = open_output(log_file) if log_file else None
         told = {"keys": keys.as_json(), "log": str(log_file or ""), "device": device}
         try:
             process = subprocess.Popen(

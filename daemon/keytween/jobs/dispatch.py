@@ -45,6 +45,16 @@ class Patience:
 
 
 @dataclass(slots=True)
+class Tally:
+    """What has happened since the start: frames, the seconds that each took, workers started and lost."""
+
+    frames: int = 0
+    seconds: deque[float] = field(default_factory=lambda: deque[float](maxlen=10_000))
+    started: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
 class _Seat:
     """Where one worker sits. `device` is what its jobs compute on, None for the processor alone."""
 
@@ -82,6 +92,7 @@ class Dispatch:
     max_megapixels: float = 100.0
     log_file: Path | None = None
     _seats: list[_Seat] = field(init=False)
+    tally: Tally = field(default_factory=Tally)
     _trimmed: float = 0.0
     _began: dict[str, float] = field(default_factory=dict[str, float])
     _durations: deque[float] = field(default_factory=lambda: deque[float](maxlen=20))
@@ -144,6 +155,11 @@ class Dispatch:
     def _children(self) -> Iterator[tuple[_Seat, Child]]:
         yield from ((seat, seat.child) for seat in self._seats if seat.child is not None)
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The workers' process ids."""
+        return tuple(child.process.pid for _, child in self._children())
+
     # ---- what workers say
 
     def hear(self, identity: bytes, said: Said) -> None:
@@ -182,7 +198,8 @@ class Dispatch:
         match said:
             case FrameReady():
                 frame = FrameFile(said.index, said.digest, said.suffix, said.size)
-                self.store.add_frame(job_id, frame, note=said.note)
+                if self.store.add_frame(job_id, frame, note=said.note) and said.computed:
+                    self._count_frame(job_id)
             case Found():
                 for index in self.store.frames(job_id).keys() - set(said.indices):
                     self.store.drop_frame(job_id, index)
@@ -191,6 +208,14 @@ class Dispatch:
                     job_id, phase=said.phase, step=said.step, steps=said.steps, eta_s=said.eta_s
                 )
         self.changed(job_id)
+
+    def _count_frame(self, job_id: str) -> None:
+        now = time.monotonic()
+        self.tally.frames += 1
+        for _, child in self._children():
+            if child.job_id == job_id:
+                self.tally.seconds.append(now - child.frame_at)
+                child.frame_at = now
 
     def _ended(self, seat: _Seat, child: Child, said: Ended) -> None:
         """Notes how the job ended. The store comes first: should it fail, the same is heard again."""
@@ -246,7 +271,7 @@ class Dispatch:
 
     def _give(self, child: Child, job_id: str) -> None:
         child.job_id = job_id
-        child.heard = child.given_at = time.monotonic()
+        child.heard = child.given_at = child.frame_at = time.monotonic()
         folder = JobFolder(self.jobs, job_id).path
         lean = self.store.job(job_id).lean
         self.send(
@@ -255,6 +280,7 @@ class Dispatch:
 
     def _start(self, seat: _Seat) -> Child:
         child = Child.start(self.keys, environment=seat.environment, device=seat.name, log_file=self.log_file)
+        self.tally.started += 1
         note("worker-started", device=seat.name, worker=child.process.pid)
         return child
 
@@ -273,6 +299,7 @@ class Dispatch:
     def _lost(self, seat: _Seat, child: Child, reason: str) -> None:
         """The child is gone or given up: its job waits again, or fails when it has lost too many."""
         child.end()
+        self.tally.lost += 1
         seat.child, seat.not_before = None, time.monotonic() + RESTART_PAUSE_S
         warn("worker-lost", job=child.job_id, device=seat.name, worker=child.process.pid, reason=reason)
         if child.job_id:

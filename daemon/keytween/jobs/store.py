@@ -370,6 +370,12 @@ class JobStore:
             is not None
         )
 
+    def states(self) -> dict[str, int]:
+        """How many jobs there are in each state."""
+        found = {state.value: 0 for state in JobState}
+        found.update(self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return found
+
     def sight(self, schema: int) -> Sight:
         """All of it at a glance, for a report."""
         rows = {

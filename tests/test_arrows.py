@@ -102,6 +102,7 @@ DIFFMORPHER = (
     "fits",
     "lora",
     "attention",
+    "memory",
     "latents",
     "stepping",
     "reschedule",

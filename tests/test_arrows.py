@@ -218,7 +218,7 @@ DOORS = {
     "torch": Door(("daemon/keytween/engines/diffmorpher/", "benchmarks/diffmorpher.py", *TRAINING)),
     "diffusers": Door(("daemon/keytween/engines/diffmorpher/", NETWORKS)),
     "transformers": Door(("daemon/keytween/engines/diffmorpher/", NETWORKS), by_name=True),
-    "safetensors": Door(("daemon/keytween/engines/diffmorpher/",)),
+    "safetensors": Door(("daemon/keytween/engines/diffmorpher/", "packaging/train_toon.py")),
     "huggingface_hub": Door(("daemon/keytween/models.py",)),
     "peft": Door(("daemon/keytween/engines/diffmorpher/",), future=True),
     "lpips": Door(("daemon/keytween/engines/diffmorpher/",)),

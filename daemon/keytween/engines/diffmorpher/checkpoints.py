@@ -16,8 +16,10 @@ from torch import Tensor
 from keytween.engines.diffmorpher.attention import Blend, install
 from keytween.engines.diffmorpher.memory import PLENTY, Thrift, is_shortage
 from keytween.engines.diffmorpher.schedule import NoiseSchedule
+from keytween.engines.weights import fault
 from keytween_wire.errors import CheckpointUnusable
 
+_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 _CLASSES = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -228,6 +230,8 @@ def _component(path: Path, index: dict[str, Any], name: str, dtype: torch.dtype 
     if (index.get(name) or [None, None])[1] != cls and not name.startswith("tokenizer"):
         raise CheckpointUnusable(name=path, detail=f"its {name} is {index.get(name)}, not {cls}")
     module = _quiet(library)
+    if dtype is not None and (wrong := fault(path / name, _STEMS[library])):
+        raise CheckpointUnusable(name=path, detail=f"its {name} {wrong}")
     settings: dict[str, Any] = {"local_files_only": True}
     if dtype is not None:
         settings |= {"torch_dtype" if library == "diffusers" else "dtype": dtype, "use_safetensors": True}

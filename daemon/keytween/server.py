@@ -29,6 +29,7 @@ from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order
 from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
 from keytween.models import KNOWN, registered, resolve
+from keytween.private import own_folder
 from keytween_wire import OLDEST, PROTOCOL
 from keytween_wire.codec import Received, decode, encode, error_info, number_of
 from keytween_wire.connection import Connection
@@ -116,6 +117,8 @@ class Server:
         self._complaint, self._complained_at = "", 0.0
         self._stopping = False
         self._stop_when_idle = False
+        _refuse_joined(config)
+        own_folder(config.state)
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _sole_daemon(config)
         self._store = JobStore(config.state / "jobs.sqlite")
@@ -154,6 +157,8 @@ class Server:
             poller.register(socket, zmq.POLLIN)
         self.connection.save(self._config.connection)
         log.info("keytween %s listens at %s", __version__, self.connection.endpoint)
+        if self._doors.beyond:
+            log.info("other machines may connect at %s", self._doors.beyond)
         if ready:
             ready(self.connection)
         try:
@@ -166,6 +171,7 @@ class Server:
             self._close()
 
     def _turn(self, found: dict[Any, int]) -> None:
+        self._doors.refresh()
         if self._doors.zap in found:
             self._doors.answer()
         if self._doors.clients in found:
@@ -456,6 +462,14 @@ def _find_parent(pid: int) -> psutil.Process | None:
         return psutil.Process(pid)
     except psutil.NoSuchProcess as error:
         raise BadSetting(name="parent", value=pid, detail="there is no such process") from error
+
+
+def _refuse_joined(config: Config) -> None:
+    """Raises BadSetting rather than write over the way to a daemon on another machine."""
+    with suppress(DaemonError):
+        if Connection.load(config.connection).is_joined:
+            detail = "it leads to a daemon on another machine; name another file, or none, for one here"
+            raise BadSetting(name="connection", value=config.connection, detail=detail)
 
 
 def _sole_daemon(config: Config) -> filelock.BaseFileLock:

@@ -37,6 +37,11 @@ def own_folder(folder: Path) -> None:
         folder.chmod(0o700)
 
 
+def opener(path: str, flags: int) -> int:
+    """For `open`: a new file is this user's alone."""
+    return os.open(path, flags, 0o600)
+
+
 def write(text: str, path: Path, *, replace: bool = True) -> None:
     """Writes the file for this user alone, whole or not at all; FileExistsError where it may not replace."""
     own_folder(path.parent)

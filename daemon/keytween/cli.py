@@ -89,12 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     cli_batch.add(commands)
     cli_bench.add(commands)
-    _add_simple(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
+    doctor = command(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
+    doctor.add_argument(
+        "--repair", action="store_true", help="make a damaged list of jobs again, with every job"
+    )
     return parser
-
-
-def _add_simple(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> None:
-    command(commands, name, text, run)
 
 
 def _add_demo(commands: Any) -> None:
@@ -342,10 +341,10 @@ def _serve(options: argparse.Namespace) -> int:
     import logging
 
     from keytween.config import load
-    from keytween.server import serve
+    from keytween.server import open_state, serve
 
     config = load(state=options.state)
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    open_state(config)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=_log_handlers(config)
     )
@@ -499,12 +498,28 @@ def _doctor(options: argparse.Namespace) -> int:
     from keytween.config import load
     from keytween.doctor import examine
 
+    if options.repair:
+        return _repair(options)
     findings = examine(load())
     if options.json:
         print_json([finding.as_json() for finding in findings])
     for finding in findings:
         say(options, str(finding))
     return 0 if all(finding.good for finding in findings) else EXIT_UNEXPECTED
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from keytween.config import load
+    from keytween.doctor import mend
+
+    mended = mend(load())
+    if options.json:
+        print_json(asdict(mended))
+    for line in mended.lines():
+        say(options, line)
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,8 +26,9 @@ from keytween.devices import visible
 from keytween.doors import Doors
 from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch, Patience
-from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order
+from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order, remove, sync_folder
 from keytween.jobs.link import Said, hear, say
+from keytween.jobs.repair import STORE, adopt, set_aside
 from keytween.jobs.store import JobStore
 from keytween.models import KNOWN, registered, resolve
 from keytween_wire import OLDEST, PROTOCOL
@@ -42,6 +44,7 @@ from keytween_wire.errors import (
     MessageError,
     OutputUnwritable,
     ProtocolMismatch,
+    StateUnwritable,
     StoreUnusable,
     UnknownEngine,
     UnknownMessage,
@@ -116,9 +119,8 @@ class Server:
         self._complaint, self._complained_at = "", 0.0
         self._stopping = False
         self._stop_when_idle = False
-        self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _sole_daemon(config)
-        self._store = JobStore(config.state / "jobs.sqlite")
+        self._lock = sole_daemon(config)
+        self._store = JobStore(config.state / STORE)
         self._doors = Doors(config, self._limits)
         self.connection = self._doors.connection
         self._dispatch = Dispatch(
@@ -136,11 +138,16 @@ class Server:
     # ---- starting
 
     def _tidy(self) -> None:
-        """What a kill left behind: half-made job folders go, running jobs wait again."""
-        known = self._store.job_ids()
-        for path in self._jobs_folder.iterdir():
-            if path.is_dir() and path.name.removeprefix(UNFINISHED) not in known:
-                shutil.rmtree(path, ignore_errors=True)
+        """What a kill left behind: half-made job folders go, running jobs wait again.
+
+        A whole folder that the store does not know is a job that the store has lost: it goes on.
+        """
+        for path in self._jobs_folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for job in adopt(self._store, self._jobs_folder):
+            log.warning("the list of jobs had lost job %s: it is back, %s", job.job_id, job.state.value)
+        for path in set_aside(self._store, self._config.state):
+            log.warning("nothing says what the job in %s was: it is kept there", path)
         for job_id in self._store.requeue_running():
             log.info("job %s goes on", job_id)
 
@@ -333,8 +340,13 @@ class Server:
         device = engine.device or message.request.may_diffuse
         order = Order(message.request, engine.name, device, message.label[:200], time.time())
         self._store.check_room(self._limits.queued_jobs, retry_s=self._dispatch.usual_s)
-        JobFolder(self._jobs_folder, message.job_id).create(order, blobs)
-        job = self._store.submit(message.job_id, order)
+        folder = JobFolder(self._jobs_folder, message.job_id)
+        folder.create(order, blobs)
+        try:
+            job = self._store.submit(message.job_id, order)
+        except KeytweenError:
+            folder.remove()
+            raise
         self._pending.add(message.job_id)
         return Accepted(job)
 
@@ -356,10 +368,12 @@ class Server:
         return info
 
     def _watch(self, identity: bytes, message: Watch, protocol: int) -> Done:
-        self._store.job(message.job_id)
+        last = self._store.job(message.job_id).last_event
         if message.credit < 1:
             raise MessageError(detail="a watch needs credit")
-        watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have), protocol)
+        # Whoever knows of more than the store does has seen what a disk has lost since: all is told again.
+        since = message.since if message.since <= last else 0
+        watcher = _Watcher(since, min(message.credit, 1024), frozenset(message.have), protocol)
         self._watchers.pop((identity, message.job_id), None)
         self._watchers[identity, message.job_id] = watcher
         if len(self._watchers) > MOST_WATCHERS:
@@ -376,8 +390,7 @@ class Server:
 
     def _clear(self, message: Clear) -> Done:
         cleared = self._store.clear(message.job_id)
-        for job_id in cleared:
-            JobFolder(self._jobs_folder, job_id).remove()
+        remove(self._jobs_folder, cleared)
         return Done(len(cleared))
 
     # ---- events
@@ -458,7 +471,20 @@ def _find_parent(pid: int) -> psutil.Process | None:
         raise BadSetting(name="parent", value=pid, detail="there is no such process") from error
 
 
-def _sole_daemon(config: Config) -> filelock.BaseFileLock:
+def open_state(config: Config) -> None:
+    """The daemon's folders are there and can be written to; raises StateUnwritable."""
+    try:
+        (config.state / "jobs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=config.state):
+            pass
+        sync_folder(config.state.parent)
+    except OSError as error:
+        raise StateUnwritable(name=config.state, detail=error.strerror or str(error)) from error
+
+
+def sole_daemon(config: Config) -> filelock.BaseFileLock:
+    """The lock of the one daemon on a state folder; raises DaemonAlreadyRunning or StateUnwritable."""
+    open_state(config)
     lock = filelock.FileLock(config.state / "daemon.lock", timeout=0.2)
     try:
         lock.acquire()

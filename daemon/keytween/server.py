@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import tempfile
 import time
@@ -26,9 +25,9 @@ from keytween.devices import visible
 from keytween.doors import Doors
 from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch, Patience
-from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order, remove, sync_folder
+from keytween.jobs.folder import FrameFile, JobFolder, Order, remove, sync_folder
 from keytween.jobs.link import Said, hear, say
-from keytween.jobs.repair import STORE, adopt, set_aside
+from keytween.jobs.repair import STORE, tidy
 from keytween.jobs.store import JobStore
 from keytween.models import KNOWN, registered, resolve
 from keytween_wire import OLDEST, PROTOCOL
@@ -135,27 +134,11 @@ class Server:
             log_file=config.log,
         )
 
-    # ---- starting
-
-    def _tidy(self) -> None:
-        """What a kill left behind: half-made job folders go, running jobs wait again.
-
-        A whole folder that the store does not know is a job that the store has lost: it goes on.
-        """
-        for path in self._jobs_folder.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for job in adopt(self._store, self._jobs_folder):
-            log.warning("the list of jobs had lost job %s: it is back, %s", job.job_id, job.state.value)
-        for path in set_aside(self._store, self._config.state):
-            log.warning("nothing says what the job in %s was: it is kept there", path)
-        for job_id in self._store.requeue_running():
-            log.info("job %s goes on", job_id)
-
     # ---- the loop
 
     def serve(self, *, ready: Callable[[Connection], None] | None = None) -> None:
         """Runs until told to stop; `ready` is called once clients can connect."""
-        self._tidy()
+        tidy(self._store, self._config.state)
         poller = zmq.Poller()
         for socket in (self._doors.zap, self._doors.clients, self._doors.workers):
             poller.register(socket, zmq.POLLIN)

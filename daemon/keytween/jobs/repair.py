@@ -7,6 +7,7 @@ ended and in which order jobs wait; where that is lost, a job that lacks frames 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sqlite3
 import tempfile
@@ -17,13 +18,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from keytween.jobs.folder import JobFolder, Order, sync_folder
+from keytween.jobs.folder import UNFINISHED, JobFolder, Order, sync_folder
 from keytween.jobs.job import check_job_id
 from keytween.jobs.store import DAMAGED, JobStore, Rebuilt
 from keytween_wire.codec import unpack_dataclass
 from keytween_wire.errors import BadSetting, MessageError, StoreUnusable
 from keytween_wire.messages import ErrorInfo, FrameMade, JobState, MorphRequest
 
+log = logging.getLogger(__name__)
 STORE = "jobs.sqlite"
 ASIDE = "damaged-jobs"
 """Where a job's folder goes when nothing says what was asked for."""
@@ -113,6 +115,24 @@ def _copy(store: Path) -> Iterator[Path]:
             with suppress(OSError):
                 shutil.copyfile(f"{store}{end}", Path(folder) / f"{STORE}{end}")
         yield Path(folder) / STORE
+
+
+# ---- at the daemon's start
+
+
+def tidy(store: JobStore, state: Path) -> None:
+    """What a kill or a power loss left behind: half-made job folders go, running jobs wait again.
+
+    A whole folder that the store does not know is a job that the store has lost: it goes on.
+    """
+    for path in (state / "jobs").glob(f"{UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for job in adopt(store, state / "jobs"):
+        log.warning("the list of jobs had lost job %s: it is back, %s", job.job_id, job.state.value)
+    for path in set_aside(store, state):
+        log.warning("nothing says what the job in %s was: it is kept there", path)
+    for job_id in store.requeue_running():
+        log.info("job %s goes on", job_id)
 
 
 # ---- jobs without a row

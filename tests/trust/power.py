@@ -17,23 +17,9 @@ CALLS = (
     "open,openat,creat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,lseek,fsync,fdatasync,rename,"
     "renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,sync_file_range"
 )
-KNOWN = frozenset(
-    [
-        "open",
-        "openat",
-        "write",
-        "pwrite64",
-        "ftruncate",
-        "lseek",
-        "fsync",
-        "fdatasync",
-        "rename",
-        "unlink",
-        "unlinkat",
-        "mkdir",
-        "rmdir",
-    ]
-)
+KNOWN = {"open", "openat", "write", "pwrite64", "ftruncate", "lseek", "fsync", "fdatasync"}
+KNOWN |= {"rename", "unlink", "unlinkat", "mkdir", "rmdir"}
+"""Those of them that are replayed; any other one below the folder is an error."""
 _CALL = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\d+)")
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _FILE = re.compile(r"^(\d+)<([^>]*)>")

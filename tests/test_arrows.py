@@ -67,7 +67,7 @@ DAEMON = (
 )
 """The daemon's rooms from left to right. An arrow may skip rooms; none points left."""
 
-JOBS = ("dispatch", "child", "worker", "store", "link", "folder", "job")
+JOBS = ("dispatch", "child", "worker", "repair", "store", "link", "folder", "job")
 ADDON = (
     "timing_panel",
     "tween_operators",
@@ -213,7 +213,7 @@ DOORS = {
     ),
     "skimage": Door(("daemon/keytween/bench/rivals.py",)),
     "OpenImageIO": Door(("daemon/keytween/images.py",)),
-    "sqlite3": Door(("daemon/keytween/jobs/store.py",)),
+    "sqlite3": Door(("daemon/keytween/jobs/store.py", "daemon/keytween/jobs/repair.py")),
     "av": Door(("daemon/keytween/report.py", "daemon/keytween/shots/film.py")),
     "PIL": Door(("daemon/keytween/report.py", "packaging/draw_examples.py")),
     "bpy": Door(

@@ -97,8 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_doctor(commands: Any) -> None:
     doctor = command(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
-    doctor.add_argument(
+    either = doctor.add_mutually_exclusive_group()
+    either.add_argument(
         "--bundle", metavar="FILE", nargs="?", type=Path, const=Path(), help="make a zip for a bug report"
+    )
+    either.add_argument(
+        "--repair", action="store_true", help="make a damaged list of jobs again, with every job"
     )
 
 
@@ -355,13 +359,12 @@ def _serve(options: argparse.Namespace) -> int:
     from keytween import logs
     from keytween.address import Address
     from keytween.config import load
-    from keytween.private import own_folder
-    from keytween.server import serve
+    from keytween.server import open_state, serve
 
     # Jobs, frames and logs are the user's alone, whatever the shell's own mask says.
     os.umask(0o077)
     config = load(state=options.state)
-    own_folder(config.state)
+    open_state(config)
     logs.begin(config.log, process="daemon")
     faulthandler.enable(logs.open_output(config.log))
 
@@ -510,6 +513,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     if options.bundle is not None:
         return _bundle(options)
+    if options.repair:
+        return _repair(options)
     findings = examine(load())
     if options.json:
         print_json([finding.as_json() for finding in findings])
@@ -534,6 +539,20 @@ def _bundle(options: argparse.Namespace) -> int:
         options,
         "Pictures, prompts, names and keys are left out. Look through it before you show it to anybody.",
     )
+    return 0
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from keytween.config import load
+    from keytween.doctor import mend
+
+    mended = mend(load())
+    if options.json:
+        print_json(asdict(mended))
+    for line in mended.lines():
+        say(options, line)
     return 0
 
 

@@ -14,12 +14,20 @@ from typing import Any
 from keytween.config import Config, config_file
 from keytween.devices import gpus
 from keytween.engines import choose, engine_infos
+from keytween.jobs.repair import STORE, Repair, fault_of, repair
 from keytween.keys import KeyPair
 from keytween.models import registered
+from keytween.server import sole_daemon
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.client import Client
 from keytween_wire.connection import Connection
-from keytween_wire.errors import DaemonNotRunning, KeyRefused, KeytweenError
+from keytween_wire.errors import (
+    DaemonAlreadyRunning,
+    DaemonNotRunning,
+    KeyRefused,
+    KeytweenError,
+    StateUnwritable,
+)
 
 PACKAGES = ("numpy", "opencv-python-headless", "openimageio", "av", "pillow", "pyzmq", "msgpack")
 DIFFUSION_PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
@@ -134,6 +142,7 @@ def _folders(config: Config) -> Iterator[Finding]:
     file = config_file()
     yield Finding("settings file", f"{file}{'' if file.exists() else ' (none, defaults are used)'}")
     existing = _existing(config.state)
+    yield from _store(config)
     free = shutil.disk_usage(existing).free
     yield Finding(
         "job folder",
@@ -141,6 +150,29 @@ def _folders(config: Config) -> Iterator[Finding]:
         good=free > ROOM_BYTES,
         next_step="Free some space, or set `state` to a folder on another disk.",
     )
+
+
+def _store(config: Config) -> Iterator[Finding]:
+    """Whether the list of jobs is whole; while a daemon has it open, that daemon knows."""
+    if not (config.state / STORE).exists():
+        return
+    try:
+        with sole_daemon(config):
+            fault = fault_of(config.state / STORE)
+    except DaemonAlreadyRunning:
+        return
+    except StateUnwritable as error:
+        fault = error
+    if fault is None:
+        yield Finding("list of jobs", "whole")
+    else:
+        yield Finding("list of jobs", fault.message, good=False, next_step=fault.advice)
+
+
+def mend(config: Config) -> Repair:
+    """Makes the list of jobs usable again; raises DaemonAlreadyRunning while a daemon has it."""
+    with sole_daemon(config):
+        return repair(config.state)
 
 
 def _existing(folder: Path) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,8 +25,9 @@ from keytween.devices import visible
 from keytween.doors import Doors
 from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch, Patience
-from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order
+from keytween.jobs.folder import FrameFile, JobFolder, Order, remove, sync_folder
 from keytween.jobs.link import Said, hear, say
+from keytween.jobs.repair import STORE, tidy
 from keytween.jobs.store import JobStore
 from keytween.logs import COVER, note, warn
 from keytween.models import KNOWN, registered, resolve
@@ -44,6 +45,7 @@ from keytween_wire.errors import (
     MessageError,
     OutputUnwritable,
     ProtocolMismatch,
+    StateUnwritable,
     StoreUnusable,
     UnknownEngine,
     UnknownMessage,
@@ -122,12 +124,10 @@ class Server:
         self._stopping, self._stopped_by = False, ""
         self._stop_when_idle = False
         _refuse_joined(config)
-        own_folder(config.state)
-        self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _sole_daemon(config)
+        self._lock = sole_daemon(config)
         self._metrics = _open_metrics(config.metrics)
         self._told_at = 0.0
-        self._store = JobStore(config.state / "jobs.sqlite")
+        self._store = JobStore(config.state / STORE)
         self._doors = Doors(config, self._limits)
         self.connection = self._doors.connection
         COVER.words |= {self.connection.client_secret, self._doors.worker_keys.secret}
@@ -143,22 +143,11 @@ class Server:
             log_file=config.log,
         )
 
-    # ---- starting
-
-    def _tidy(self) -> None:
-        """What a kill left behind: half-made job folders go, running jobs wait again."""
-        known = self._store.job_ids()
-        for path in self._jobs_folder.iterdir():
-            if path.is_dir() and path.name.removeprefix(UNFINISHED) not in known:
-                shutil.rmtree(path, ignore_errors=True)
-        for job_id in self._store.requeue_running():
-            note("job-goes-on", job=job_id)
-
     # ---- the loop
 
     def serve(self, *, ready: Callable[[Connection], None] | None = None) -> None:
         """Runs until told to stop; `ready` is called once clients can connect."""
-        self._tidy()
+        tidy(self._store, self._config.state)
         poller = zmq.Poller()
         for socket in (self._doors.zap, self._doors.clients, self._doors.workers):
             poller.register(socket, zmq.POLLIN)
@@ -373,8 +362,13 @@ class Server:
         device = engine.device or message.request.may_diffuse
         order = Order(message.request, engine.name, device, message.label[:200], time.time())
         self._store.check_room(self._limits.queued_jobs, retry_s=self._dispatch.usual_s)
-        JobFolder(self._jobs_folder, message.job_id).create(order, blobs)
-        job = self._store.submit(message.job_id, order)
+        folder = JobFolder(self._jobs_folder, message.job_id)
+        folder.create(order, blobs)
+        try:
+            job = self._store.submit(message.job_id, order)
+        except KeytweenError:
+            folder.remove()
+            raise
         self._pending.add(message.job_id)
         note(
             "job-queued",
@@ -405,10 +399,12 @@ class Server:
         return info
 
     def _watch(self, identity: bytes, message: Watch, protocol: int) -> Done:
-        self._store.job(message.job_id)
+        last = self._store.job(message.job_id).last_event
         if message.credit < 1:
             raise MessageError(detail="a watch needs credit")
-        watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have), protocol)
+        # Whoever knows of more than the store does has seen what a disk has lost since: all is told again.
+        since = message.since if message.since <= last else 0
+        watcher = _Watcher(since, min(message.credit, 1024), frozenset(message.have), protocol)
         self._watchers.pop((identity, message.job_id), None)
         self._watchers[identity, message.job_id] = watcher
         if len(self._watchers) > MOST_WATCHERS:
@@ -426,8 +422,8 @@ class Server:
 
     def _clear(self, message: Clear) -> Done:
         cleared = self._store.clear(message.job_id)
+        remove(self._jobs_folder, cleared)
         for job_id in cleared:
-            JobFolder(self._jobs_folder, job_id).remove()
             note("job-cleared", job=job_id)
         return Done(len(cleared))
 
@@ -535,7 +531,21 @@ def _refuse_joined(config: Config) -> None:
             raise BadSetting(name="connection", value=config.connection, detail=detail)
 
 
-def _sole_daemon(config: Config) -> filelock.BaseFileLock:
+def open_state(config: Config) -> None:
+    """The daemon's folders are there and can be written to; raises StateUnwritable or FileUnsafe."""
+    try:
+        own_folder(config.state)
+        (config.state / "jobs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=config.state):
+            pass
+        sync_folder(config.state.parent)
+    except OSError as error:
+        raise StateUnwritable(name=config.state, detail=error.strerror or str(error)) from error
+
+
+def sole_daemon(config: Config) -> filelock.BaseFileLock:
+    """The lock of the one daemon on a state folder; raises DaemonAlreadyRunning or StateUnwritable."""
+    open_state(config)
     lock = filelock.FileLock(config.state / "daemon.lock", timeout=0.2)
     try:
         lock.acquire()

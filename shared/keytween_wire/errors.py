@@ -390,6 +390,14 @@ class StoreUnusable(DaemonError):
     )
 
 
+class StateUnwritable(DaemonError):
+    """The daemon's own folder cannot be made or written to."""
+
+    code = "KT-316"
+    sentence = "The daemon's folder {name} cannot be written to: {detail}."
+    next_step = "Make it writable, or set `state` to a folder that is. Nothing in it was changed."
+
+
 class NotListening(DaemonError):
     """The daemon cannot or will not listen at an address."""
 
@@ -509,9 +517,11 @@ class DiskFull(JobError):
     code = "KT-505"
     sentence = "The disk is full: the frames cannot be written to {name}."
     next_step = (
-        "Free some space, then press Retime in Blender or use `keytween jobs retry`: "
-        "what is finished is kept."
+        "Free {needed}, then press Retime in Blender or use `keytween jobs retry`: what is finished is kept."
     )
+
+    def __init__(self, /, **values: object) -> None:
+        super().__init__(**{"needed": "some space", **values})
 
 
 class Cancelled(JobError):

@@ -7,7 +7,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from keytween_wire.messages import KeyframeImage, MorphRequest
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 _FRAME = re.compile(r"(\d{5})-([0-9a-f]{64})(\.[a-z0-9]{1,5})")
+_JOURNAL = re.compile(r"^(\d{1,5}) ([0-9a-f]{64})$", re.MULTILINE)
 UNFINISHED = "unfinished-"
 ORDER = "order.msgpack"
+SPARE = 1 << 16
+"""Bytes that a job takes beside its pictures: its order, its row, the folders themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class JobFolder:
     def create(self, order: Order, blobs: Sequence[bytes]) -> None:
         """Stores it all, whole or not at all; raises MessageError, DiskFull or OutputUnwritable."""
         _check_blobs(order.request, blobs)
+        self._check_room(sum(map(len, blobs)))
         unfinished = self.jobs / f"{UNFINISHED}{self.job_id}"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -88,13 +93,21 @@ class JobFolder:
                 _write_durably(unfinished / f"keyframe-{index:03d}{image.suffix}", blob)
             _write_durably(unfinished / ORDER, pack_dataclass(order))
             # What is in the folder must be on disk before the folder has its name.
-            _sync_folder(unfinished)
+            sync_folder(unfinished)
             shutil.rmtree(self.path, ignore_errors=True)
             unfinished.rename(self.path)
-            _sync_folder(self.jobs)
+            sync_folder(self.jobs)
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise translate(error, self.jobs) from error
+
+    def _check_room(self, size: int) -> None:
+        """Raises DiskFull, which says how much is needed, where so many bytes have no room."""
+        with suppress(OSError):
+            free = shutil.disk_usage(self.jobs).free
+            if free < size + SPARE:
+                needed = f"at least {(size + SPARE) / 1e6:.1f} MB ({free / 1e6:.1f} MB are free)"
+                raise DiskFull(name=self.jobs, needed=needed)
 
     def order(self) -> Order | None:
         """What the job was asked to do; None when nothing that can be read says so."""
@@ -118,7 +131,7 @@ class JobFolder:
 
     def remove(self) -> None:
         """Forgets the job's files."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.jobs, [self.job_id])
 
     def store(self, index: int, data: bytes, suffix: str) -> FrameFile:
         """Makes a frame visible under its digest, at once and on disk, and notes it in the journal.
@@ -130,14 +143,21 @@ class JobFolder:
         unfinished = self.path / f"{UNFINISHED}{index:05d}-{os.getpid()}"
         try:
             _write_durably(unfinished, data)
-            unfinished.replace(self.frames / frame.name)
-            _sync_folder(self.frames)
+            self._show(unfinished, frame)
+            with self.journal.open("a", encoding="utf-8") as journal:
+                journal.write(f"{index} {frame.digest}\n")
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
             raise translate(error, self.frames) from error
-        with self.journal.open("a", encoding="utf-8") as journal:
-            journal.write(f"{index} {frame.digest}\n")
         return frame
+
+    def _show(self, unfinished: Path, frame: FrameFile) -> None:
+        if not self.frames.is_dir():  # somebody deleted it
+            self.frames.mkdir()
+            sync_folder(self.path)
+        unfinished.replace(self.frames / frame.name)
+        sync_folder(self.frames)
 
     @property
     def journal(self) -> Path:
@@ -146,16 +166,35 @@ class JobFolder:
 
     def finished(self) -> dict[int, FrameFile]:
         """The frames that are whole, by index; anything else in the folder is swept away."""
+        found = self.whole_frames()
+        names = {frame.name for frame in found.values()}
+        try:
+            for path in self.path.glob(f"{UNFINISHED}*"):
+                path.unlink(missing_ok=True)
+            for path in self.frames.iterdir() if self.frames.is_dir() else ():
+                if path.name not in names:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise translate(error, self.frames) from error
+        return found
+
+    def whole_frames(self) -> dict[int, FrameFile]:
+        """The frames that are whole, by index; of two for one drawing, the one that was computed last."""
         found: dict[int, FrameFile] = {}
-        for path in self.path.glob(f"{UNFINISHED}*"):
-            path.unlink(missing_ok=True)
+        latest = self.journaled()
         for path in sorted(self.frames.iterdir()) if self.frames.is_dir() else ():
             frame = _verify(path)
-            if frame is None or frame.index in found:
-                path.unlink(missing_ok=True)
-            else:
+            if frame is not None and (frame.index not in found or latest.get(frame.index) == frame.digest):
                 found[frame.index] = frame
         return found
+
+    def journaled(self) -> dict[int, str]:
+        """The digest of each drawing that was ever computed, by index; a line that was cut off is none."""
+        try:
+            text = self.journal.read_text("utf-8", errors="replace")
+        except OSError:
+            return {}
+        return {int(found[1]): found[2] for found in _JOURNAL.finditer(text)}
 
     def read(self, frame: FrameFile) -> bytes | None:
         """The bytes of a finished frame, None when the file is gone or is not what its name says."""
@@ -164,6 +203,20 @@ class JobFolder:
         except OSError:
             return None
         return data if hashlib.sha256(data).hexdigest() == frame.digest else None
+
+
+def remove(jobs: Path, job_ids: Iterable[str]) -> None:
+    """Forgets the files of jobs; half of them never look like a job, whenever the power fails."""
+    gone = [(jobs / job_id, jobs / f"{UNFINISHED}{job_id}") for job_id in job_ids]
+    for path, unfinished in gone:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(OSError):
+            path.rename(unfinished)
+    with suppress(OSError):
+        sync_folder(jobs)
+    for path, unfinished in gone:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def translate(error: OSError, folder: Path) -> KeytweenError:
@@ -187,7 +240,10 @@ def _verify(path: Path) -> FrameFile | None:
     match = _FRAME.fullmatch(path.name)
     if match is None:
         return None
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
     if hashlib.sha256(data).hexdigest() != match[2]:
         return None
     return FrameFile(int(match[1]), match[2], match[3], len(data))
@@ -200,7 +256,8 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """What was renamed, made or deleted in a folder is so after a power loss too."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,12 +18,14 @@ from keytween.jobs.folder import FrameFile, Order
 from keytween.jobs.job import check_job_id, check_move
 from keytween_wire.codec import error_info, pack_dataclass, unpack_dataclass
 from keytween_wire.errors import (
+    BadSetting,
     DiskFull,
     JobIdTaken,
     KeytweenError,
     MessageError,
     OutputUnwritable,
     QueueFull,
+    StateUnwritable,
     StoreUnusable,
     UnknownJob,
 )
@@ -40,6 +42,8 @@ from keytween_wire.messages import (
 
 SCHEMA = 2
 COPIES = 3
+DAMAGED, IN_USE, NEWER = "damaged", "in use", "newer"
+"""Why a store cannot be used."""
 OPEN_WITHIN_S = 2.0
 """How long another program may still have the file open at the daemon's start."""
 _TABLES = """
@@ -93,15 +97,35 @@ _KINDS: dict[str, type[Event]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A job whose row was lost: what was asked for, what is finished, and what else is still known of it.
+
+    `last_event` is a number that no client has seen an event beyond; `notes` are the frames' by index.
+    """
+
+    order: Order
+    frames: Mapping[int, FrameFile]
+    state: JobState = JobState.QUEUED
+    error: ErrorInfo | None = None
+    lean: int = 0
+    last_event: int = 0
+    notes: Mapping[int, str] = field(default_factory=dict[int, str])
+
+
 class JobStore:
     """The jobs on disk. Every method is one transaction, durable when it returns.
 
-    Raises StoreUnusable for a file that is damaged, in use, or of a newer Keytween.
+    Raises StoreUnusable for a file that is damaged, in use, or of a newer Keytween (`why` among its values
+    says which), DiskFull, or StateUnwritable where it may only be read.
     """
 
     def __init__(self, path: Path | str) -> None:
         self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_WITHIN_S)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_WITHIN_S)
+        except sqlite3.DatabaseError as error:
+            raise self._unopened(error) from error
         self._db.row_factory = sqlite3.Row
         try:
             # First of all, so that SQLite's shared memory beside the file is not needed either.
@@ -109,22 +133,50 @@ class JobStore:
                 self._db.execute(f"PRAGMA {pragma}")
             self._migrate(path)
             self._check()
-        except (sqlite3.DatabaseError, StoreUnusable) as error:
-            self._db.close()
-            if isinstance(error, StoreUnusable):
+        except (sqlite3.DatabaseError, KeytweenError) as error:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            if isinstance(error, KeytweenError):
                 raise
-            raise StoreUnusable(name=path, detail=str(error)) from error
+            raise self._unopened(error) from error
 
     def _check(self) -> None:
-        """Whether SQLite finds the file whole."""
+        """Whether SQLite finds the file whole, and we every row of it."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise sqlite3.DatabaseError(found)
+            raise sqlite3.DatabaseError(str(found).splitlines()[-1])
+        with self._looking():
+            for row in self._db.execute("SELECT * FROM jobs"):
+                unpack_dataclass(MorphRequest, row["request"])
+                check_job_id(row["job_id"])
+                JobState(row["state"])
+                if row["error"]:
+                    unpack_dataclass(ErrorInfo, row["error"])
+            for row in self._db.execute("SELECT kind, body FROM events"):
+                unpack_dataclass(_KINDS[row["kind"]], row["body"])
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Raises in the artist's words what SQLite says, or a row that is not what was written."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise self._translated(error) from error
+        except (MessageError, BadSetting, KeyError, ValueError) as error:
+            detail = "a job in it is not what was written"
+            raise StoreUnusable(name=self._path, detail=detail, why=DAMAGED) from error
+
+    def _unopened(self, error: sqlite3.DatabaseError) -> KeytweenError:
+        """Why the file could not be opened."""
+        translated = self._translated(error)
+        if isinstance(translated, OutputUnwritable):
+            return StateUnwritable(name=Path(self._path).parent, detail=str(error))
+        return translated
 
     def _migrate(self, path: Path | str) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
-            raise StoreUnusable(name=path, detail="a newer Keytween wrote it")
+            raise StoreUnusable(name=path, detail="a newer Keytween wrote it", why=NEWER)
         if version == SCHEMA:
             return
         if version:
@@ -163,23 +215,27 @@ class JobStore:
             return DiskFull(name=self._path)
         if name.startswith(("SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
             return OutputUnwritable(name=self._path, detail=str(error))
-        return StoreUnusable(name=self._path, detail=str(error))
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StoreUnusable(name=self._path, detail="another program has it open", why=IN_USE)
+        return StoreUnusable(name=self._path, detail=str(error), why=DAMAGED)
 
     # ---- coming in
 
     def known(self, job_id: str, request: MorphRequest) -> JobInfo | None:
         """The job when the same one is in the store already; raises JobIdTaken when another has its id."""
         check_job_id(job_id)
-        row = self._row(job_id)
-        if row is None:
-            return None
-        if unpack_dataclass(MorphRequest, row["request"]) != request:
-            raise JobIdTaken(job_id=job_id)
-        return self._info(row)
+        with self._looking():
+            row = self._row(job_id)
+            if row is None:
+                return None
+            if unpack_dataclass(MorphRequest, row["request"]) != request:
+                raise JobIdTaken(job_id=job_id)
+            return self._info(row)
 
     def check_room(self, limit: int, *, retry_s: float) -> None:
         """Raises QueueFull where `limit` jobs wait; after `retry_s` there may be room."""
-        waiting = self._db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
+        with self._looking():
+            waiting = self._db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
         if waiting >= limit:
             raise QueueFull(limit=limit, retry_s=f"{max(1.0, retry_s):.0f}")
 
@@ -189,6 +245,23 @@ class JobStore:
             self._insert(db, job_id, order)
             self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
         return self.job(job_id)
+
+    def restore(self, job_id: str, rebuilt: Rebuilt) -> None:
+        """Puts a job back whose row was lost, with events that tell all of it from the beginning."""
+        state = rebuilt.state
+        with self._transaction() as db:
+            self._insert(db, job_id, rebuilt.order)
+            packed = pack_dataclass(rebuilt.error) if rebuilt.error else None
+            db.execute(
+                "UPDATE jobs SET state = ?, error = ?, lean = ?, last_event = ? WHERE job_id = ?",
+                (state.value, packed, rebuilt.lean, rebuilt.last_event, job_id),
+            )
+            self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
+            for index, frame in sorted(rebuilt.frames.items()):
+                self._insert_frame(db, job_id, frame, rebuilt.order.request, rebuilt.notes.get(index, ""))
+            if state.ended:
+                event = JobChanged(job_id, self._next_number(job_id), state, rebuilt.error)
+                self._append(event, "job-changed")
 
     def _insert(self, db: sqlite3.Connection, job_id: str, order: Order) -> None:
         request = order.request
@@ -210,9 +283,9 @@ class JobStore:
 
     def next_queued(self, *, device: bool = False) -> str | None:
         """The id of the job that has waited longest, of those that need a device or of those that do not."""
-        row = self._db.execute(
-            "SELECT job_id FROM jobs WHERE state = 'queued' AND device = ? ORDER BY row LIMIT 1", (device,)
-        ).fetchone()
+        asked = "SELECT job_id FROM jobs WHERE state = 'queued' AND device = ? ORDER BY row LIMIT 1"
+        with self._looking():
+            row = self._db.execute(asked, (device,)).fetchone()
         return row["job_id"] if row else None
 
     def move(self, job_id: str, state: JobState, *, error: KeytweenError | None = None) -> JobChanged:
@@ -231,7 +304,8 @@ class JobStore:
 
     def requeue_running(self) -> tuple[str, ...]:
         """At the daemon's start: whatever ran when it died waits again, in its old place."""
-        rows = self._db.execute("SELECT job_id FROM jobs WHERE state = 'running' ORDER BY row").fetchall()
+        with self._looking():
+            rows = self._db.execute("SELECT job_id FROM jobs WHERE state = 'running' ORDER BY row").fetchall()
         for row in rows:
             self.move(row["job_id"], JobState.QUEUED)
         return tuple(row["job_id"] for row in rows)
@@ -245,17 +319,23 @@ class JobStore:
     def add_frame(self, job_id: str, frame: FrameFile, *, note: str = "") -> FrameMade | None:
         """Notes a finished frame; None when it was known. A new frame forgives earlier attempts."""
         with self._transaction() as db:
-            row = self._existing(job_id)
-            added = db.execute(
-                "INSERT OR IGNORE INTO frames VALUES (?,?,?,?,?)",
-                (job_id, frame.index, frame.digest, frame.suffix, frame.size),
-            )
-            if added.rowcount == 0:
-                return None
-            db.execute("UPDATE jobs SET attempts = 0 WHERE job_id = ?", (job_id,))
-            request = unpack_dataclass(MorphRequest, row["request"])
-            event = replace(_frame_made(job_id, self._next_number(job_id), frame, request), note=note)
-            self._append(event, "frame-made")
+            request = unpack_dataclass(MorphRequest, self._existing(job_id)["request"])
+            event = self._insert_frame(db, job_id, frame, request, note)
+            if event is not None:
+                db.execute("UPDATE jobs SET attempts = 0 WHERE job_id = ?", (job_id,))
+        return event
+
+    def _insert_frame(
+        self, db: sqlite3.Connection, job_id: str, frame: FrameFile, request: MorphRequest, note: str
+    ) -> FrameMade | None:
+        added = db.execute(
+            "INSERT OR IGNORE INTO frames VALUES (?,?,?,?,?)",
+            (job_id, frame.index, frame.digest, frame.suffix, frame.size),
+        )
+        if added.rowcount == 0:
+            return None
+        event = replace(_frame_made(job_id, self._next_number(job_id), frame, request), note=note)
+        self._append(event, "frame-made")
         return event
 
     def drop_frame(self, job_id: str, index: int) -> None:
@@ -335,40 +415,43 @@ class JobStore:
 
     def job(self, job_id: str) -> JobInfo:
         """One job; raises UnknownJob."""
-        return self._info(self._existing(job_id))
+        with self._looking():
+            return self._info(self._existing(job_id))
 
     def jobs(self, *, most: int = 1000) -> tuple[JobInfo, ...]:
         """The jobs, newest first."""
-        rows = self._db.execute("SELECT * FROM jobs ORDER BY row DESC LIMIT ?", (most,)).fetchall()
-        return tuple(self._info(row) for row in rows)
+        with self._looking():
+            rows = self._db.execute("SELECT * FROM jobs ORDER BY row DESC LIMIT ?", (most,)).fetchall()
+            return tuple(self._info(row) for row in rows)
 
     def job_ids(self) -> frozenset[str]:
         """The ids of all jobs."""
-        return frozenset(row["job_id"] for row in self._db.execute("SELECT job_id FROM jobs"))
+        with self._looking():
+            return frozenset(row["job_id"] for row in self._db.execute("SELECT job_id FROM jobs"))
 
     def request(self, job_id: str) -> MorphRequest:
         """What a job was asked to do; raises UnknownJob."""
-        return unpack_dataclass(MorphRequest, self._existing(job_id)["request"])
+        with self._looking():
+            return unpack_dataclass(MorphRequest, self._existing(job_id)["request"])
 
     def frames(self, job_id: str) -> dict[int, FrameFile]:
         """A job's finished frames by index."""
-        rows = self._db.execute("SELECT * FROM frames WHERE job_id = ? ORDER BY drawing", (job_id,))
-        return {r["drawing"]: FrameFile(r["drawing"], r["digest"], r["suffix"], r["size"]) for r in rows}
+        with self._looking():
+            rows = self._db.execute("SELECT * FROM frames WHERE job_id = ? ORDER BY drawing", (job_id,))
+            return {r["drawing"]: FrameFile(r["drawing"], r["digest"], r["suffix"], r["size"]) for r in rows}
 
     def events(self, job_id: str, since: int, *, most: int) -> tuple[Event, ...]:
         """A job's events after number `since`, oldest first."""
-        rows = self._db.execute(
-            "SELECT kind, body FROM events WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?",
-            (job_id, since, most),
-        )
-        return tuple(unpack_dataclass(_KINDS[row["kind"]], row["body"]) for row in rows)
+        asked = "SELECT kind, body FROM events WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
+        with self._looking():
+            rows = self._db.execute(asked, (job_id, since, most))
+            return tuple(unpack_dataclass(_KINDS[row["kind"]], row["body"]) for row in rows)
 
     def busy(self) -> bool:
         """Whether any job waits or runs."""
-        return (
-            self._db.execute("SELECT 1 FROM jobs WHERE state IN ('queued','running') LIMIT 1").fetchone()
-            is not None
-        )
+        asked = "SELECT 1 FROM jobs WHERE state IN ('queued','running') LIMIT 1"
+        with self._looking():
+            return self._db.execute(asked).fetchone() is not None
 
     def states(self) -> dict[str, int]:
         """How many jobs there are in each state."""

@@ -21,7 +21,7 @@ import psutil
 import zmq
 
 from keytween.cover import words_of
-from keytween.jobs.folder import FrameFile, JobFolder
+from keytween.jobs.folder import FrameFile, JobFolder, translate
 from keytween.jobs.link import (
     Abandon,
     Ended,
@@ -39,7 +39,14 @@ from keytween.jobs.link import (
 )
 from keytween.logs import COVER, begin, note, warn
 from keytween_wire.codec import error_info
-from keytween_wire.errors import EngineFailed, JobError, KeytweenError, OutOfMemory
+from keytween_wire.errors import (
+    EngineFailed,
+    JobError,
+    KeyframeLost,
+    KeytweenError,
+    OutOfMemory,
+    OutputUnwritable,
+)
 from keytween_wire.messages import MorphRequest
 
 if TYPE_CHECKING:
@@ -117,13 +124,29 @@ def _compute_rest(
     for made in render(request, keyframes, engine, skip=frozenset(finished)):
         if isinstance(made, Frame):
             data, suffix = encode(made.picture, request.file_format)
-            frame = folder.store(made.index, data, suffix)
+            frame = _store(folder, made.index, data, suffix)
             tell(_ready(folder, frame, computed=True, note=made.note))
         elif time.monotonic() - last_report >= REPORT_EVERY_S:
             last_report = time.monotonic()
             step = made.progress
             tell(Working(folder.job_id, step.phase, step.step, step.steps, made.eta_s))
         yield
+
+
+def _store(folder: JobFolder, index: int, data: bytes, suffix: str) -> FrameFile:
+    try:
+        return folder.store(index, data, suffix)
+    except OutputUnwritable as error:
+        if folder.path.is_dir():
+            raise
+        raise KeyframeLost(name="1, with the job's whole folder,") from error
+
+
+def _gone(folder: JobFolder, error: OSError) -> KeytweenError:
+    """Why a job's folder cannot be worked in."""
+    if folder.path.is_dir():
+        return translate(error, folder.path)
+    return KeyframeLost(name="1, with the job's whole folder,")
 
 
 def _ready(folder: JobFolder, frame: FrameFile, *, computed: bool, note: str = "") -> FrameReady:
@@ -138,6 +161,8 @@ def _sole_worker(folder: JobFolder) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout as error:
         raise JobError(detail="another worker still holds it") from error
+    except OSError as error:
+        raise _gone(folder, error) from error
     try:
         yield
     finally:

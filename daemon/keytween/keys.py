@@ -61,8 +61,8 @@ def authorised_keys(folder: Path) -> set[str]:
     path = folder / "authorised_keys"
     if not path.is_file():
         return set()
-    # Z85 uses '#' itself, so it cannot begin a remark.
-    words = (line.split() for line in path.read_text("utf-8").splitlines())
+    # Z85 uses '#' itself, so it cannot begin a remark; remarks may be in any encoding.
+    words = (line.split() for line in path.read_text("utf-8", errors="replace").splitlines())
     return {word[0] for word in words if word and len(word[0]) == 40}
 
 

@@ -53,3 +53,9 @@ def test_authorised_keys_are_read_with_their_remarks(tmp_path: Path) -> None:
     assert authorised_keys(tmp_path) == set()
     (tmp_path / "authorised_keys").write_text(f"# mine\n{FRIEND.public} the laptop\n\nshort\n")
     assert authorised_keys(tmp_path) == {FRIEND.public}
+
+
+def test_remarks_that_are_no_utf8_hide_no_key(tmp_path: Path) -> None:
+    listed = b"\xe9cole " + FRIEND.public.encode() + b"\n" + FRIEND.public.encode() + b" \xe9cole\n"
+    (tmp_path / "authorised_keys").write_bytes(listed)
+    assert authorised_keys(tmp_path) == {FRIEND.public}

@@ -82,9 +82,14 @@ class JobStore:
     def __init__(self, path: Path | str) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._migrate(path)
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._migrate(path)
+        except sqlite3.Error as error:
+            self._db.close()
+            detail = f"its store {path} cannot be opened ({error}); move it away to begin with an empty one"
+            raise DaemonError(detail=detail) from error
 
     def _migrate(self, path: Path | str) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]

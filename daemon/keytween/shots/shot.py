@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar
 
 from keytween_wire.errors import BadSetting, KeytweenError
@@ -123,20 +124,31 @@ def folded(shot: str) -> str:
 def check_output(template: str) -> str:
     """A template for frames' files that keeps shots and frames apart; raises BadSetting."""
     try:
-        one, two, other = (
-            template.format(shot=shot, frame=frame) for shot, frame in (("a", 1), ("a", 2), ("b", 1))
-        )
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        detail = f"it may hold {{shot}} and {{frame}} or {{frame:04d}} ({type(error).__name__}: {error})"
-        raise BadSetting(name="frames", value=template, detail=detail) from error
-    if one in (two, other):
+        fields = [
+            f"{name}:{form}{kind or ''}"
+            for _, name, form, kind in Formatter().parse(template)
+            if name is not None
+        ]
+        # Nothing else: a width of its own choosing would fill all memory, and {shot.x} looks into the program.
+        odd = [field for field in fields if not _FIELD.fullmatch(field)]
+    except ValueError as error:
+        raise BadSetting(
+            name="frames", value=template, detail=f"its braces do not match ({error})"
+        ) from error
+    if odd:
+        detail = "it may hold {shot}, and {frame} with up to 99 digits as {frame:04d}"
+        raise BadSetting(name="frames", value=template, detail=detail)
+    if not {"shot", "frame"} <= {field.partition(":")[0] for field in fields}:
         raise BadSetting(name="frames", value=template, detail="it must hold {shot} and {frame}")
     return template
 
 
+_FIELD = re.compile(r"shot:|frame:([0-9]{0,2}|0[0-9]{1,2})d?")
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises BadSetting unless the value is a number from `low` to `high`."""
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high:
         raise BadSetting(name=name, value=value, detail=f"it must lie between {low:g} and {high:g}")
 
 

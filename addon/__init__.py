@@ -23,6 +23,7 @@ MODULES = (
     "timing_panel",
     "poller",
     "stale",
+    "hiding",
 )
 
 

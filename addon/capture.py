@@ -242,7 +242,7 @@ def _is_plain(scene: bpy.types.Scene, strip: bpy.types.Strip) -> bool:
         and not (strip.use_flip_x or strip.use_flip_y or strip.use_deinterlace)
         and not len(strip.modifiers)
         and (strip.color_multiply, strip.color_saturation, strip.blend_alpha) == (1.0, 1.0, 1.0)
-        and len(_with_effects(scene, strip)) == 1
+        and len(with_effects(scene, strip)) == 1
         and not _is_animated(scene, strip)
     )
 
@@ -257,7 +257,7 @@ def _is_animated(scene: bpy.types.Scene, strip: bpy.types.Strip) -> bool:
     return any(curve.data_path.startswith(path) for curve in vse_compat.fcurves(scene))
 
 
-def _with_effects(scene: bpy.types.Scene, strip: bpy.types.Strip) -> list[bpy.types.Strip]:
+def with_effects(scene: bpy.types.Scene, strip: bpy.types.Strip) -> list[bpy.types.Strip]:
     """The strip and the effect strips that read it and nothing else, in order."""
     chain = [strip]
     for other in scene.sequence_editor.strips_all:
@@ -303,8 +303,8 @@ def _render(scene: bpy.types.Scene, strip: bpy.types.Strip, path: Path, precisio
 
 def _alone(scene: bpy.types.Scene, strip: bpy.types.Strip) -> list[Change]:
     """The changes that leave the strip, its effects and the metas around it as the only ones seen."""
-    kept = _with_effects(scene, strip)
-    inside = list(_inside(strip))
+    kept = with_effects(scene, strip)
+    parts = list(inside(strip))
     parent = strip.parent_meta()
     while parent is not None:
         kept.append(parent)
@@ -313,15 +313,15 @@ def _alone(scene: bpy.types.Scene, strip: bpy.types.Strip) -> list[Change]:
         (other, "mute", not any(other == one for one in kept))
         for other in scene.sequence_editor.strips_all
         # What a meta strip hides and shows of its own is part of its picture.
-        if not any(other == one for one in inside)
+        if not any(other == one for one in parts)
     ]
 
 
-def _inside(strip: bpy.types.Strip) -> Iterator[bpy.types.Strip]:
+def inside(strip: bpy.types.Strip) -> Iterator[bpy.types.Strip]:
     """Every strip in a meta strip, however deep."""
     for part in strip.strips if strip.type == "META" else ():
         yield part
-        yield from _inside(part)
+        yield from inside(part)
 
 
 def output_settings(scene: bpy.types.Scene, path: Path, precision: Precision) -> list[Change]:

@@ -69,7 +69,9 @@ class Errand:
         self.error: KeytweenError | None = None
         self.number = -1
         self.said = ""
-        """The last line that the programs wrote, as of the last look."""
+        """The last line that the step's program wrote, as of the last look."""
+        self._before = 0
+        """How long the log was when the step began."""
         self._environment = os.environ | dict(environment or {})
         self._finish, self._explain = finish, explain
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,7 +101,7 @@ class Errand:
 
     def _go_on(self) -> bool:
         if self._process is not None:
-            self.said = last_line(self.log, nothing="")
+            self.said = last_line(self.log, nothing="", since=self._before)
             code = self._process.poll()
             if code is None:
                 return False
@@ -120,6 +122,7 @@ class Errand:
             self.state = ErrandState.DONE
             return
         step = self.steps[self.number]
+        self.said, self._before = "", self.log.stat().st_size
         mode = "ab" if step.output is None else "wb"
         self._process = spawn(step.command(), self._environment, step.output or self.log, mode=mode)
 
@@ -149,6 +152,13 @@ def begin(errand: Errand) -> None:
     errand.go_on()
     if not bpy.app.background and not bpy.app.timers.is_registered(tick):
         bpy.app.timers.register(tick, first_interval=EVERY_S, persistent=True)
+
+
+def refuse(title: str, error: KeytweenError) -> None:
+    """Shows as failed what could not even be begun."""
+    global current
+    current = Errand(title, (), Path(os.devnull))
+    current.state, current.error = ErrandState.FAILED, error
 
 
 def running() -> bool:
@@ -187,13 +197,13 @@ def spawn(
         )
 
 
-def last_line(log: Path | None, *, nothing: str = "it said nothing") -> str:
-    """The last thing that a program wrote into its log, or `nothing`."""
+def last_line(log: Path | None, *, nothing: str = "it said nothing", since: int = 0) -> str:
+    """The last thing that a program wrote into its log, from that byte on; else `nothing`."""
     lines: list[str] = []
     with suppress(OSError):
         if log is not None:
             with log.open("rb") as stream:
-                stream.seek(max(0, log.stat().st_size - LAST_BYTES))
+                stream.seek(max(since, log.stat().st_size - LAST_BYTES))
                 text = stream.read().decode("utf-8", "replace").replace("\r", "\n")
             lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else nothing

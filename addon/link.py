@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from keytween_wire import PROTOCOL, __version__
+from keytween_wire import OLDEST, PROTOCOL, __version__
 from keytween_wire.connection import Connection, connection_path
 from keytween_wire.errors import (
     DaemonError,
@@ -105,7 +105,7 @@ class Link:
         self.client = open_client(connection)
         self._boot = connection.boot_id
         self._hello = self.client.post(
-            Hello(PROTOCOL, PROTOCOL, f"Blender {bpy.app.version_string}", __version__)
+            Hello(OLDEST, PROTOCOL, f"Blender {bpy.app.version_string}", __version__)
         )
         self._deadline = time.monotonic() + ANSWER_WITHIN_S
         self._move(LinkState.CONNECTING)
@@ -235,7 +235,7 @@ class Link:
             raise ProtocolMismatch(ours=PROTOCOL, theirs="?")
         self.welcome = received.message
         if self.client is not None:
-            self.client.limits = self.welcome.limits
+            self.client.heed(self.welcome)
         self.error = None
         self._look_at = time.monotonic() + LOOK_EVERY_S
         self._prepare_at = 0.0

@@ -214,6 +214,9 @@ def plain(request: MorphRequest) -> dict[str, Any]:
     values["diffusion"] = told(request.diffusion)
     if not values["diffusion"]:
         del values["diffusion"]
+    if request.effort == "full":
+        # Only drafts have another one, and settings know of none.
+        del values["effort"]
     values["keyframes"] = tuple(map(plain_keyframe, request.keyframes))
     return values
 

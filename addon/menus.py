@@ -7,7 +7,7 @@ import bpy
 from bl_operators.presets import AddPresetBase
 from bl_ui.utils import PresetPanel
 
-from . import insert, tween, vse_compat
+from . import hiding, insert, tween, vse_compat
 from .properties import KeytweenSettings
 
 FOLDER = "keytween"
@@ -62,7 +62,9 @@ class KEYTWEEN_PT_presets(PresetPanel, bpy.types.Panel):
 
 
 FOR_KEYFRAMES = ("tween",)
-FOR_TWEENS = ("retime", "regenerate", "promote", "replace_drawing", "give_back", "reuse_settings")
+FOR_TWEENS = (
+    *("retime", "regenerate", "promote", "replace_drawing", "give_back", "hide_keyframes", "reuse_settings"),
+)
 """The operators of the right-click menu, in its order; one that cannot run there is grey and says why."""
 
 
@@ -80,7 +82,17 @@ def draw_context_menu(menu: bpy.types.Menu, context: bpy.types.Context) -> None:
     # A click must go through invoke: execute waits for the drawings.
     layout.operator_context = "INVOKE_DEFAULT"
     for name in names:
-        layout.operator(f"keytween.{name}", icon="IPO_EASE_IN_OUT" if name == "tween" else "NONE")
+        if name == "hide_keyframes":
+            draw_hiding(layout, scene)
+        else:
+            layout.operator(f"keytween.{name}", icon="IPO_EASE_IN_OUT" if name == "tween" else "NONE")
+
+
+def draw_hiding(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
+    """The button that hides the active tween's keyframes, or shows them; it says which."""
+    shows = hiding.all_hidden(scene, scene.sequence_editor.active_strip)
+    text, icon = ("Show Keyframes", "HIDE_OFF") if shows else (None, "HIDE_ON")
+    layout.operator("keytween.hide_keyframes", text=text, icon=icon)
 
 
 def tween_is_active(scene: bpy.types.Scene) -> bool:

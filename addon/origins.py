@@ -20,7 +20,7 @@ MOST_BYTES = 64 << 20
 """A file that is larger is known by its size and time alone; no picture is, but films are."""
 _SHOWN = (
     *("use_flip_x", "use_flip_y", "use_reverse_frames", "color_multiply", "color_saturation"),
-    *("blend_alpha", "alpha_mode", "mute"),
+    *("blend_alpha", "alpha_mode"),
 )
 
 
@@ -108,6 +108,8 @@ def _shown(strip: bpy.types.Strip) -> Iterator[object]:
     for name in _SHOWN:
         value = getattr(strip, name, None)
         yield round(value, 5) if isinstance(value, float) else value
+    # Whether it is hidden was said here once, and is no look of it; what strips remember stays as it is.
+    yield False
     space = getattr(strip, "colorspace_settings", None)
     yield space and space.name
     yield [(modifier.type, modifier.mute) for modifier in strip.modifiers]

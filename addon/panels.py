@@ -303,6 +303,7 @@ class KEYTWEEN_PT_options(_SequencerPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(settings, "file_format")
+        layout.prop(settings, "hide_keyframes")
         layout.operator("keytween.copy_diagnostics", icon="COPYDOWN")
 
 

@@ -155,6 +155,12 @@ class KeytweenSettings(bpy.types.PropertyGroup):
         description="While DiffMorpher works, show drawings of flow, which are there much sooner",
         default=True,
     )
+    hide_keyframes: bpy.props.BoolProperty(
+        name="Hide Keyframes",
+        description="Hide the strips of keyframes with soft mattes below the tween, which shows the same "
+        "pictures: a soft edge that lies over itself would be denser",
+        default=True,
+    )
     file_format: bpy.props.EnumProperty(
         name="Files", description="The in-betweens' file format", items=FORMATS, default="auto"
     )

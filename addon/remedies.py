@@ -46,6 +46,7 @@ class KEYTWEEN_OT_set_up(bpy.types.Operator):
         try:
             errands.begin(setting_up.set_up(_start))
         except KeytweenError as error:
+            errands.refuse(setting_up.TITLE, error)
             return _report(self, error)
         return {"FINISHED"}
 
@@ -205,16 +206,18 @@ class KEYTWEEN_OT_pull_checkpoint(bpy.types.Operator):
 
     def execute(self, _context: bpy.types.Context) -> Result:
         """Begins; the panel shows how it goes."""
+        name = self.name
+        title = words.said("Fetching {name}", name=name)
         try:
             if not bpy.app.online_access:
-                raise OnlineAccessOff(what=f"Fetching {self.name}")
-            command = [*link.daemon_command(), "models", "pull", self.name]
+                raise OnlineAccessOff(what=f"Fetching {name}")
+            command = [*link.daemon_command(), "models", "pull", name]
         except KeytweenError as error:
+            errands.refuse(title, error)
             return _report(self, error)
-        name = self.name
         errands.begin(
             Errand(
-                words.said("Fetching {name}", name=name),
+                title,
                 (Step("Fetching", lambda: command),),
                 preferences.user_folder("log") / "pull.log",
                 finish=_connect_again,

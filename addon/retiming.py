@@ -14,7 +14,7 @@ import bpy
 from keytween_wire.errors import PictureError, PictureMissing
 from keytween_wire.messages import KeyframeImage, MorphRequest, Submit
 
-from . import insert, memory, origins, poller, vse_compat
+from . import hiding, insert, memory, origins, poller, vse_compat
 from .capture import capture, changed
 from .memory import Older, Origin, Record, Tween
 from .prompts import prompts_of
@@ -101,6 +101,7 @@ def put(scene: bpy.types.Scene, strip: bpy.types.Strip, tween: Tween) -> None:
     with changed(vse_compat.prefetch(scene.sequence_editor)):
         insert.move(scene, strip, start, len(tween.cels))
         poller.show(strip)
+    hiding.settle(scene, strip, before)
     insert.mark_stale(strip, "")
 
 

@@ -8,6 +8,7 @@ for it and fetches it there. A step that was done is not done again, so an inter
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from .errands import Errand, Step
 
 PYTHON = ">=3.11,<3.14"
 PACKAGE = "keytween"
+TITLE = "Setting up the daemon"
 BUNDLED = Path(__file__).parent / "daemon"
 """Where the extension's zip has the daemon's wheel."""
 REFUSED = (
@@ -32,6 +34,8 @@ REFUSED = (
     "connection refused",
     "could not connect",
     "connection error",
+    "connection broken",
+    "tunnel connection failed",
     "failed to establish",
     "dns error",
     "name resolution",
@@ -42,6 +46,10 @@ REFUSED = (
     "certificate",
 )
 """What uv and pip say when the network does not let them through."""
+BROKEN = re.compile(r"connection broken by '(?:\w+\()?['\"]?(?:<.*?>[:,] )?(.*?)['\"]?\)?': \S+$")
+"""Where pip names the reason, among figures that tell nobody anything."""
+WITHOUT_PIP = ("ensurepip is not", "no module named ensurepip")
+"""What a Python says that came without the part which fetches packages, as Debian's does."""
 DISABLED = ("network connectivity is disabled", "network was disabled", "network access was disabled")
 
 
@@ -126,7 +134,7 @@ def set_up(finish: Callable[[], None] = lambda: None) -> Errand:
         finish()
 
     return Errand(
-        "Setting up the daemon",
+        TITLE,
         tuple(_steps(folder)),
         preferences.user_folder("log") / "set-up.log",
         environment={"UV_NO_PROGRESS": "1"} | ({} if bpy.app.online_access else {"UV_OFFLINE": "1"}),
@@ -194,9 +202,14 @@ def explain(said: str, log: Path) -> KeytweenError:
     text = "\n".join(lines).lower()
     if any(words in text for words in DISABLED):
         return OnlineAccessOff(what="Setting up the daemon")
+    if any(words in text for words in WITHOUT_PIP):
+        detail = "Blender's Python has no ensurepip to fetch uv with; install uv or the package python3-venv"
+        return SetUpFailed(detail=detail, log=log)
     refusing = [line for line in lines if any(words in line.lower() for words in REFUSED)]
     if refusing:
-        return NetworkRefused(detail=refusing[-1].strip(" ×╰─▶├│")[:160], log=log)
+        reason = BROKEN.search(refusing[-1])
+        detail = reason[1] if reason else refusing[-1].strip(" ×╰─▶├│")
+        return NetworkRefused(detail=detail[:160], log=log)
     return SetUpFailed(detail=said.strip(" ×╰─▶├│"), log=log)
 
 

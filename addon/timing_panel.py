@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import bpy
 
-from . import insert, panels, properties, retiming, timing_chart, vse_compat, words
+from . import insert, menus, panels, properties, retiming, timing_chart, vse_compat, words
 from .status import SLOW
 
 CHART_SCALE = 9.0
@@ -51,6 +51,7 @@ class KEYTWEEN_PT_tween(_TweenPanel, bpy.types.Panel):
         row.operator("keytween.promote", icon="KEYFRAME")
         row.operator("keytween.replace_drawing", text="", icon="FILE_IMAGE")
         row.operator("keytween.give_back", text="", icon="LOOP_BACK")
+        menus.draw_hiding(layout, scene)
         if strip.keytween_own.settings.engine in SLOW:
             layout.prop(strip.keytween_own, "show_draft", toggle=True)
         layout.use_property_split = True

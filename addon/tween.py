@@ -17,7 +17,7 @@ from keytween_wire.errors import CheckpointUnusable, NothingSelected
 from keytween_wire.messages import Diffusion, KeyframeImage, MorphRequest, Submit
 from keytween_wire.timeline import Keyframe, Plan
 
-from . import insert, memory, origins, poller, preferences, properties, vse_compat
+from . import hiding, insert, memory, origins, poller, preferences, properties, vse_compat
 from .capture import Captured, Look, capture, may_be_keyframe, shows_one_picture
 from .memory import Origin, Tween
 from .prompts import prompts_of
@@ -247,7 +247,7 @@ def _order(
 
 
 def place(scene: bpy.types.Scene, order: Order) -> JobView:
-    """Writes the keyframes' copies and puts the strip into the sequencer; raises OutputUnwritable."""
+    """Writes the keyframes' copies and makes the strip, which may hide theirs; raises OutputUnwritable."""
     tween = order.tween
     folder: Path = preferences.output_folder() / tween.job_id
     insert.make_folder(folder)
@@ -257,6 +257,7 @@ def place(scene: bpy.types.Scene, order: Order) -> JobView:
     # Its panel shows up at once.
     scene.sequence_editor.active_strip = strip
     properties.give_own(strip, scene.keytween, len(tween.keys) - 1)
+    hiding.settle(scene, strip)
     request = order.submission.request
     view = JobView(
         tween.job_id, tween.label, tween.job_id, folder, memory.looks(tween.request), request.positions

@@ -12,7 +12,7 @@ import bpy
 
 from keytween_wire.errors import DaemonNotRunning, KeytweenError, NoTweenActive
 
-from . import breakdowns, insert, poller, properties, retiming, vse_compat
+from . import breakdowns, hiding, insert, poller, properties, retiming, vse_compat
 from .operators import Result, carry_out, keep_error, need_daemon, report
 from .status import JobView
 
@@ -179,6 +179,34 @@ class KEYTWEEN_OT_give_back(_OnTween, bpy.types.Operator):
         return listed(breakdowns.give_back(strip, scene.frame_current))
 
 
+class KEYTWEEN_OT_hide_keyframes(_OnTween, bpy.types.Operator):
+    """Hide the strips of the active tween's keyframes wherever it covers them, or show them all again"""
+
+    bl_idname = "keytween.hide_keyframes"
+    bl_label = "Hide Keyframes"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Its keyframes must have strips."""
+        if not super().poll(context):
+            return False
+        scene = vse_compat.sequencer_scene(context)
+        if not hiding.sources(scene, scene.sequence_editor.active_strip):
+            cls.poll_message_set("None of its keyframes has a strip")
+            return False
+        return True
+
+    def _do(self, context: bpy.types.Context, *, wait: bool) -> Result:
+        """Nothing is drawn, so there is nothing to wait for."""
+        scene = vse_compat.sequencer_scene(context)
+        strip = retiming.active_tween(scene)
+        if strip is None:
+            return report(self, context, NoTweenActive())
+        hidden = hiding.toggle(scene, strip)
+        self.report({"INFO"}, "Keyframes hidden below the tween" if hidden else "Keyframes shown")
+        return {"FINISHED"}
+
+
 class KEYTWEEN_OT_reuse_settings(_OnTween, bpy.types.Operator):
     """Give new tweens, and other tweens that are selected, the settings of the active one"""
 
@@ -203,6 +231,7 @@ register, unregister = bpy.utils.register_classes_factory(
         KEYTWEEN_OT_promote,
         KEYTWEEN_OT_replace_drawing,
         KEYTWEEN_OT_give_back,
+        KEYTWEEN_OT_hide_keyframes,
         KEYTWEEN_OT_reuse_settings,
     )
 )

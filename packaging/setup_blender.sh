@@ -22,8 +22,9 @@ PATH=$PATH:/usr/sbin:/sbin
 readonly WRONG_USE=2 NO_PACKAGES=69 BLENDER_BROKEN=70 CANNOT_HERE=77
 readonly SUITE=sid
 # Blender's extension system imports cattrs, requests and zstandard; Debian's package does not ask for them.
+# Blender's own Python, elsewhere, can make environments; Debian's needs python3-venv for that.
 readonly PACKAGES=(
-    blender python3-cattr python3-requests python3-zstandard
+    blender python3-cattr python3-requests python3-venv python3-zstandard
     xvfb xauth libgl1-mesa-dri imagemagick xdotool
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SEGFAULT, HANG, HOARD, MISTAKE, SLOW = 11, 12, 13, 14, 15
+SEGFAULT, HANG, HOARD, MISTAKE, SLOW, STARVE, STARVE_ONCE = 11, 12, 13, 14, 15, 16, 17
 HOARD_MB = 900
 """How much more memory than usual `HOARD` takes."""
 
@@ -18,6 +18,10 @@ from keytween_wire.messages import EngineInfo
 
 class Ordeal(Dissolve):
     info = EngineInfo("ordeal", "Dissolves, or misbehaves as the seed says.")
+    lean = 0
+
+    def make_do(self, lean):
+        self.lean = lean
 
     def morph(self, request, keyframes, *, skip=frozenset()):
         print("libraries print what they like")
@@ -29,6 +33,8 @@ class Ordeal(Dissolve):
             hoard = bytearray({HOARD_MB} << 20)
             hoard[::4096] = b"x" * len(hoard[::4096])
             time.sleep(600)
+        if request.seed == {STARVE} or (request.seed == {STARVE_ONCE} and not self.lean):
+            raise MemoryError
         if request.seed == {MISTAKE}:
             raise RuntimeError("a mistake")
         for made in super().morph(request, keyframes, skip=skip):

@@ -25,6 +25,7 @@ DAEMON = (
     "cli",
     "cli_batch",
     "cli_bench",
+    "cli_jobs",
     "terminal",
     "demo",
     "bench",
@@ -34,6 +35,8 @@ DAEMON = (
     "starter",
     "morph",
     "server",
+    "doors",
+    "porter",
     "report",
     "report_page",
     "jobs",
@@ -67,6 +70,7 @@ ADDON = (
     "stale",
     "retiming",
     "tween",
+    "hiding",
     "prompts",
     "properties",
     "poller",
@@ -185,6 +189,7 @@ DOORS = {
     "zmq": Door(
         (
             "daemon/keytween/server.py",
+            "daemon/keytween/doors.py",
             "daemon/keytween/keys.py",
             "daemon/keytween/jobs/link.py",
             "daemon/keytween/jobs/worker.py",

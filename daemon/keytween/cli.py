@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keytween import cli_batch, cli_bench
+from keytween import cli_batch, cli_bench, cli_jobs
 from keytween.terminal import command, print_json, progress, say
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.errors import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from keytween.models import Model
     from keytween.morph import FinishedDrawing, Morph, Step
     from keytween_wire.client import Client
-    from keytween_wire.messages import JobInfo
 
 EXIT_CODES: dict[type[KeytweenError], int] = {
     PictureError: 3,
@@ -86,11 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_morph(commands)
     _add_serve(commands)
-    _add_jobs(commands)
+    cli_jobs.add(commands)
     _add_models(commands)
     cli_batch.add(commands)
     cli_bench.add(commands)
-    _add_simple(commands, "stop", "ask the daemon to exit; running jobs go on at its next start", _stop)
     _add_simple(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
     return parser
 
@@ -196,21 +194,6 @@ def _add_serve(commands: Any) -> None:
         "--parent", type=int, default=0, help="exit when this process is gone and no job is left"
     )
     serve.add_argument("--state", type=Path, help="folder for jobs and log")
-
-
-def _add_jobs(commands: Any) -> None:
-    jobs = commands.add_parser(
-        "jobs", help="list, cancel or clear jobs", description="List, cancel or clear jobs."
-    )
-    actions = jobs.add_subparsers(title="actions", metavar="ACTION", required=True)
-    command(actions, "list", "list the daemon's jobs, newest first", _jobs_list)
-    cancel = command(actions, "cancel", "cancel jobs that wait or run", _jobs_cancel)
-    cancel.add_argument("jobs", nargs="*", metavar="JOB", help="job ids, or their first digits")
-    cancel.add_argument("--all", action="store_true", help="cancel every job")
-    clear = command(actions, "clear", "forget ended jobs and their files", _jobs_clear)
-    clear.add_argument(
-        "jobs", nargs="*", metavar="JOB", help="job ids, or their first digits (default: all ended)"
-    )
 
 
 def _add_models(commands: Any) -> None:
@@ -385,102 +368,6 @@ def _log_handlers(config: Config) -> list[Any]:
         config.log, maxBytes=2 << 20, backupCount=3, encoding="utf-8"
     )
     return [rotating, logging.StreamHandler()]
-
-
-@contextmanager
-def _daemon() -> Iterator[Client]:
-    from keytween.config import load
-    from keytween_wire.client import Client
-    from keytween_wire.connection import Connection
-
-    with Client(Connection.load(load().connection)) as client:
-        client.hello(name="keytween")
-        yield client
-
-
-def _stop(options: argparse.Namespace) -> int:
-    from keytween_wire.messages import Stop
-
-    with _daemon() as client:
-        client.ask(Stop())
-    say(options, "The daemon is stopping; running jobs go on at its next start.")
-    return 0
-
-
-# ---- jobs
-
-
-def _jobs_list(options: argparse.Namespace) -> int:
-    with _daemon() as client:
-        jobs = client.jobs()
-    if options.json:
-        print_json([_job_json(job) for job in jobs])
-    elif not jobs:
-        say(options, "No jobs.")
-    else:
-        _print_jobs(jobs)
-    return 0
-
-
-def _job_json(job: JobInfo) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(job), "state": job.state.value}
-
-
-def _print_jobs(jobs: Sequence[JobInfo]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from keytween_wire.errors import from_wire
-
-    table = Table("job", "name", "state", "engine", "frames", "phase", "error", box=None)
-    for job in jobs:
-        error = from_wire(job.error.code, job.error.values).message if job.error else ""
-        frames = f"{job.frames_done}/{job.frames_total}"
-        table.add_row(job.job_id[:8], job.label, job.state.value, job.engine, frames, job.phase, error)
-    Console().print(table)
-
-
-def _jobs_cancel(options: argparse.Namespace) -> int:
-    from keytween_wire.errors import BadSetting
-
-    if not options.jobs and not options.all:
-        raise BadSetting(name="jobs", value="(none)", detail="name the jobs, or add --all")
-    with _daemon() as client:
-        known = [job for job in client.jobs() if not job.state.ended]
-        chosen = (
-            [job.job_id for job in known] if options.all else [_find_job(client, j) for j in options.jobs]
-        )
-        for job_id in chosen:
-            client.cancel(job_id)
-    return _report_count(options, "cancelled", len(chosen))
-
-
-def _jobs_clear(options: argparse.Namespace) -> int:
-    with _daemon() as client:
-        if options.jobs:
-            count = sum(client.clear(_find_job(client, job)) for job in options.jobs)
-        else:
-            count = client.clear()
-    return _report_count(options, "cleared", count)
-
-
-def _report_count(options: argparse.Namespace, verb: str, count: int) -> int:
-    if options.json:
-        print_json({verb: count})
-    say(options, f"{count} job{'' if count == 1 else 's'} {verb}.")
-    return 0
-
-
-def _find_job(client: Client, start: str) -> str:
-    """The one job whose id begins so; raises UnknownJob."""
-    from keytween_wire.errors import UnknownJob
-
-    found = [job.job_id for job in client.jobs() if job.job_id.startswith(start)]
-    if len(found) != 1:
-        raise UnknownJob(job_id=start)
-    return found[0]
 
 
 # ---- models

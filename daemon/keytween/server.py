@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,23 +22,27 @@ import zmq
 from keytween import __version__
 from keytween.config import Config
 from keytween.devices import visible
+from keytween.doors import Doors
 from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch, Patience
-from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder
-from keytween.jobs.link import Said, hear, say, worker_keys
+from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order
+from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
-from keytween.keys import CLIENTS, WORKERS, AllowList, KeyPair, authorised_keys, new_connection
 from keytween.models import KNOWN, registered, resolve
-from keytween_wire import PROTOCOL
-from keytween_wire.codec import decode, encode, error_info, number_of
+from keytween_wire import OLDEST, PROTOCOL
+from keytween_wire.codec import Received, decode, encode, error_info, number_of
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
     BadSetting,
     DaemonAlreadyRunning,
+    DaemonError,
+    DiskFull,
     EngineUnavailable,
     KeytweenError,
     MessageError,
+    OutputUnwritable,
     ProtocolMismatch,
+    StoreUnusable,
     UnknownEngine,
     UnknownMessage,
 )
@@ -62,6 +67,7 @@ from keytween_wire.messages import (
     Prepare,
     PresetInfo,
     Reply,
+    Retry,
     Stop,
     Submit,
     Unwatch,
@@ -72,6 +78,8 @@ from keytween_wire.messages import (
 log = logging.getLogger(__name__)
 TICK_MS = 50
 RETRY_MS = 5
+COMPLAIN_EVERY_S = 60.0
+MOST_WATCHERS = 4096
 PRESETS = {
     "final": "For the result: a true inversion and an even pace",
     "draft": "A first look, at about half the work",
@@ -88,6 +96,7 @@ class _Watcher:
     number: int
     credit: int
     have: frozenset[int]
+    protocol: int = PROTOCOL
 
 
 class Server:
@@ -103,56 +112,28 @@ class Server:
         self._jobs_folder = config.state / "jobs"
         self._watchers: dict[tuple[bytes, str], _Watcher] = {}
         self._pending: set[str] = set()
+        self._heard: deque[tuple[bytes, Said]] = deque()
+        self._complaint, self._complained_at = "", 0.0
         self._stopping = False
         self._stop_when_idle = False
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _sole_daemon(config)
         self._store = JobStore(config.state / "jobs.sqlite")
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._open_doors()
-
-    # ---- starting
-
-    def _open_doors(self) -> None:
-        server, client, worker = KeyPair.new(), KeyPair.new(), KeyPair.new()
-        self._allowed = AllowList()
-        for public in {client.public, *authorised_keys(self._config.state)}:
-            self._allowed.allow(CLIENTS, public)
-        self._allowed.allow(WORKERS, worker.public)
-        self._zap = self._context.socket(zmq.REP)
-        self._zap.linger = 0
-        self._zap.bind("inproc://zeromq.zap.01")
-        self._front = self._bind(server, CLIENTS)
-        self._back = self._bind(server, WORKERS)
-        self.connection = new_connection(_endpoint(self._front), server, client)
+        self._doors = Doors(config, self._limits)
+        self.connection = self._doors.connection
         self._dispatch = Dispatch(
             self._store,
             self._jobs_folder,
-            worker_keys(_endpoint(self._back), server, worker),
+            self._doors.worker_keys,
             send=self._to_worker,
             changed=self._pending.add,
-            patience=Patience(self._config.max_attempts, self._config.idle_s, self._config.hang_s),
-            devices=_devices(self._config.devices),
-            max_megapixels=self._config.max_megapixels,
-            log_file=self._config.log,
+            patience=Patience(config.max_attempts, config.idle_s, config.hang_s),
+            devices=_devices(config.devices),
+            max_megapixels=config.max_megapixels,
+            log_file=config.log,
         )
 
-    def _bind(self, server: KeyPair, domain: bytes) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.ROUTER)
-        socket.curve_server = 1
-        socket.curve_secretkey = server.secret.encode()
-        socket.zap_domain = domain
-        # Without this, a missing allow-list lets every key in.
-        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.linger = 200
-        socket.router_mandatory = 1
-        socket.maxmsgsize = self._limits.blob_bytes
-        socket.handshake_ivl = 3000
-        socket.heartbeat_ivl = 5000
-        socket.heartbeat_timeout = 15000
-        socket.sndhwm = 32
-        socket.bind("tcp://127.0.0.1:*")
-        return socket
+    # ---- starting
 
     def _tidy(self) -> None:
         """What a kill left behind: half-made job folders go, running jobs wait again."""
@@ -169,7 +150,7 @@ class Server:
         """Runs until told to stop; `ready` is called once clients can connect."""
         self._tidy()
         poller = zmq.Poller()
-        for socket in (self._zap, self._front, self._back):
+        for socket in (self._doors.zap, self._doors.clients, self._doors.workers):
             poller.register(socket, zmq.POLLIN)
         self.connection.save(self._config.connection)
         log.info("keytween %s listens at %s", __version__, self.connection.endpoint)
@@ -177,23 +158,26 @@ class Server:
             ready(self.connection)
         try:
             while not self._finished():
+                if not self._doors.are_kept:
+                    raise DaemonError(detail="its porter is gone, so that nobody could come in")
                 found = dict(poller.poll(RETRY_MS if self._pending else TICK_MS))
                 self._turn(found)
         finally:
             self._close()
 
     def _turn(self, found: dict[Any, int]) -> None:
-        if self._zap in found:
-            self._zap.send_multipart(self._allowed.answer(self._zap.recv_multipart()))
-        if self._front in found:
+        if self._doors.zap in found:
+            self._doors.answer()
+        if self._doors.clients in found:
             self._hear_client()
         try:
-            if self._back in found:
+            if self._doors.workers in found:
                 self._hear_worker()
+            self._take_in()
             self._dispatch.tick()
             self._pump()
-        except Exception:  # the loop's boundary: a full disk, say, must not take the daemon with it
-            log.exception("the queue could not go on; trying again")
+        except Exception as error:  # noqa: BLE001  the loop's boundary: a full disk must not end the daemon
+            self._complain(error)
             time.sleep(RETRY_MS / 1000)
 
     def _finished(self) -> bool:
@@ -211,9 +195,7 @@ class Server:
         with suppress(OSError, KeytweenError):
             if Connection.load(self._config.connection).boot_id == self.connection.boot_id:
                 self._config.connection.unlink()
-        for socket in (self._front, self._back, self._zap):
-            socket.close()
-        self._context.destroy(linger=200)
+        self._doors.close()
         self._store.close()
         self._lock.release()
         log.info("stopped")
@@ -222,31 +204,53 @@ class Server:
 
     def _to_worker(self, identity: bytes, message: Said) -> None:
         with suppress(zmq.ZMQError):  # a worker that just died: the next tick notices
-            self._back.send_multipart([identity, *say(message)], flags=zmq.DONTWAIT)
+            self._doors.workers.send_multipart([identity, *say(message)], flags=zmq.DONTWAIT)
 
     def _hear_worker(self) -> None:
-        identity, *frames = self._back.recv_multipart()
-        self._dispatch.hear(identity, hear(frames))
+        identity, *frames = self._doors.workers.recv_multipart()
+        self._heard.append((identity, hear(frames)))
+
+    def _take_in(self) -> None:
+        """Heeds what workers said. What cannot be written down is heard again later: it is not lost."""
+        while self._heard:
+            try:
+                self._dispatch.hear(*self._heard[0])
+            except (DiskFull, OutputUnwritable, StoreUnusable):
+                raise
+            except Exception:
+                self._heard.popleft()
+                raise
+            self._heard.popleft()
+
+    def _complain(self, error: Exception) -> None:
+        """Logs why the queue cannot go on: once, and again after a while, however often it is tried."""
+        said, now = f"{type(error).__name__}: {error}", time.monotonic()
+        if said != self._complaint or now > self._complained_at + COMPLAIN_EVERY_S:
+            self._complaint, self._complained_at = said, now
+            log.error("the queue cannot go on, and is tried again: %s", said, exc_info=error)
 
     # ---- clients
 
     def _hear_client(self) -> None:
-        identity, *frames = self._front.recv_multipart()
-        number = number_of(frames)
+        identity, *frames = self._doors.clients.recv_multipart()
+        number, protocol = number_of(frames), PROTOCOL
         try:
             received = decode(frames, limits=self._limits)
-            reply = self._answer(identity, received.message, received.blobs)
+            protocol = min(received.protocol, PROTOCOL)
+            reply = self._answer(identity, received)
         except KeytweenError as error:
             reply = Failed(error_info(error))
         except Exception as error:  # the loop's boundary: one bad message never ends the daemon
             log.exception("a message could not be answered")
             reply = Failed(error_info(KeytweenError(detail=f"{type(error).__name__}: {error}")))
-        self._send(identity, encode(reply, number=number))
+        if isinstance(reply, Welcome):
+            protocol = reply.protocol
+        self._send(identity, encode(reply, number=number, protocol=protocol))
 
     def _send(self, identity: bytes, frames: list[bytes]) -> bool:
         """Whether it went out: not to a client that is gone or does not read."""
         try:
-            self._front.send_multipart([identity, *frames], flags=zmq.DONTWAIT)
+            self._doors.clients.send_multipart([identity, *frames], flags=zmq.DONTWAIT)
         except zmq.Again:
             return False
         except zmq.ZMQError:
@@ -257,37 +261,46 @@ class Server:
     def _forget(self, identity: bytes) -> None:
         self._watchers = {key: w for key, w in self._watchers.items() if key[0] != identity}
 
-    def _answer(self, identity: bytes, message: Message, blobs: tuple[bytes, ...]) -> Reply:
-        match message:
+    def _answer(self, identity: bytes, received: Received) -> Reply:
+        match message := received.message:
             case Hello():
                 return self._welcome(message)
             case Submit():
-                return self._submit(message, blobs)
+                return self._submit(message, received.blobs)
             case Watch():
-                return self._watch(identity, message)
+                return self._watch(identity, message, received.protocol)
             case Unwatch():
                 return Done(int(self._watchers.pop((identity, message.job_id), None) is not None))
             case Cancel():
                 return Done(int(self._dispatch.cancel(message.job_id)))
+            case Retry():
+                return Done(int(self._retry(message.job_id)))
             case ListJobs():
                 job_id = message.job_id
                 return Jobs((self._store.job(job_id),) if job_id else self._store.jobs())
             case Clear():
                 return self._clear(message)
+            case _:
+                return Done(self._control(message))
+
+    def _control(self, message: Message) -> int:
+        """What concerns the daemon rather than a job; how many workers it touched."""
+        match message:
             case Ping():
-                return Done()
+                return 0
             case Prepare():
-                return Done(int(self._dispatch.prepare(self._default_engine)))
+                return int(self._dispatch.prepare(self._default_engine))
             case FreeMemory():
-                return Done(self._dispatch.rest())
+                return self._dispatch.rest()
             case Stop():
                 self._stop_when_idle, self._stopping = True, not message.when_idle
-                return Done()
+                return 0
             case _:
                 raise UnknownMessage(name=type(message).__name__)
 
     def _welcome(self, hello: Hello) -> Welcome:
-        if not hello.oldest <= PROTOCOL <= hello.newest:
+        protocol = min(hello.newest, PROTOCOL)
+        if protocol < max(hello.oldest, OLDEST):
             raise ProtocolMismatch(
                 ours=f"{hello.oldest}..{hello.newest}",
                 theirs=PROTOCOL,
@@ -295,7 +308,7 @@ class Server:
                 daemon_version=__version__,
             )
         return Welcome(
-            PROTOCOL,
+            protocol,
             __version__,
             pid=os.getpid(),
             boot_id=self.connection.boot_id,
@@ -317,15 +330,11 @@ class Server:
             return Accepted(known, existing=True)
         self._check(message.request)
         engine = self._engine(message.request.engine)
-        JobFolder(self._jobs_folder, message.job_id).create(message.request, blobs)
-        job = self._store.submit(
-            message.job_id,
-            message.request,
-            engine=engine.name,
-            device=engine.device or message.request.may_diffuse,
-            label=message.label[:200],
-            limit=self._limits.queued_jobs,
-        )
+        device = engine.device or message.request.may_diffuse
+        order = Order(message.request, engine.name, device, message.label[:200], time.time())
+        self._store.check_room(self._limits.queued_jobs, retry_s=self._dispatch.usual_s)
+        JobFolder(self._jobs_folder, message.job_id).create(order, blobs)
+        job = self._store.submit(message.job_id, order)
         self._pending.add(message.job_id)
         return Accepted(job)
 
@@ -346,14 +355,24 @@ class Server:
             raise EngineUnavailable(name=name, detail=info.reason, fix="Choose another engine.")
         return info
 
-    def _watch(self, identity: bytes, message: Watch) -> Done:
+    def _watch(self, identity: bytes, message: Watch, protocol: int) -> Done:
         self._store.job(message.job_id)
         if message.credit < 1:
             raise MessageError(detail="a watch needs credit")
-        watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have))
+        watcher = _Watcher(message.since, min(message.credit, 1024), frozenset(message.have), protocol)
+        self._watchers.pop((identity, message.job_id), None)
         self._watchers[identity, message.job_id] = watcher
+        if len(self._watchers) > MOST_WATCHERS:
+            # Clients that are gone are noticed when something is sent to them, which may be never.
+            del self._watchers[next(iter(self._watchers))]
         self._pending.add(message.job_id)
         return Done(1)
+
+    def _retry(self, job_id: str) -> bool:
+        if not self._store.retry(job_id):
+            return False
+        self._pending.add(job_id)
+        return True
 
     def _clear(self, message: Clear) -> Done:
         cleared = self._store.clear(message.job_id)
@@ -377,23 +396,29 @@ class Server:
             return False
         events = self._store.events(job_id, watcher.number, most=min(BURST, watcher.credit))
         for event in events:
-            frames = encode(event)
+            frames = encode(event, protocol=watcher.protocol)
             if isinstance(event, FrameMade) and event.index not in watcher.have:
                 blob = self._frame_bytes(event)
                 if blob is None:
-                    watcher.number = event.number
-                    continue
+                    # It is made again, and what comes after it in these events may be no more.
+                    self._store.make_again(job_id, event.index)
+                    return True
                 frames.append(blob)
             if not self._send(identity, frames):
                 return (identity, job_id) in self._watchers
             watcher.number, watcher.credit = event.number, watcher.credit - 1
-        return len(events) == BURST
+        if len(events) == BURST:
+            return True
+        if self._store.job(job_id).state.ended:
+            # Nothing more will happen; who wants to know again asks again.
+            self._watchers.pop((identity, job_id), None)
+        return False
 
     def _frame_bytes(self, event: FrameMade) -> bytes | None:
         frame = FrameFile(event.index, event.digest, event.suffix, event.size)
         blob = JobFolder(self._jobs_folder, event.job_id).read(frame)
         if blob is None:
-            log.error("frame %s of job %s is gone or damaged", event.index, event.job_id)
+            log.error("frame %s of job %s is gone or damaged: it is made again", event.index, event.job_id)
         return blob
 
 
@@ -421,10 +446,6 @@ def _devices(chosen: str) -> tuple[str, ...]:
     if chosen == AUTO:
         return visible() or ("",)
     return tuple(name.strip() for name in chosen.split(",") if name.strip()) or ("",)
-
-
-def _endpoint(socket: zmq.Socket[bytes]) -> str:
-    return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
 
 def _find_parent(pid: int) -> psutil.Process | None:

@@ -11,7 +11,7 @@ from types import TracebackType
 import zmq
 import zmq.utils.monitor
 
-from keytween_wire import PROTOCOL, __version__
+from keytween_wire import OLDEST, PROTOCOL, __version__
 from keytween_wire.codec import Received, decode, encode
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
@@ -42,6 +42,7 @@ from keytween_wire.messages import (
     Progressed,
     Reply,
     Request,
+    Retry,
     Submit,
     Watch,
     Welcome,
@@ -49,6 +50,7 @@ from keytween_wire.messages import (
 
 CREDIT = 64
 """How many events the daemon may send before it hears from us again: a slow client costs it nothing."""
+_LINGER_MS = 100
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.limits = Limits()
+        self._protocol = PROTOCOL
         # A context of our own: another add-on may end the shared one.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._open_socket()
@@ -80,6 +83,7 @@ class Client:
         self._watched: dict[str, _Watched] = {}
         self._waiting: deque[Received] = deque()
         self._trouble: KeytweenError | None = None
+        self._connected = False
         self._heard = time.monotonic()
 
     def _connect(self) -> None:
@@ -118,7 +122,7 @@ class Client:
     def post(self, message: Request, blobs: Sequence[bytes] = ()) -> int:
         """Queues a message and returns its request number; raises MessageTooLarge or DaemonUnreachable."""
         self._number += 1
-        frames = [*encode(message, number=self._number), *blobs]
+        frames = [*encode(message, number=self._number, protocol=self._protocol), *blobs]
         self._check_sizes(frames[1], blobs)
         try:
             self._socket.send_multipart(frames, flags=zmq.DONTWAIT, copy=True)
@@ -157,10 +161,18 @@ class Client:
         endpoint = self.connection.endpoint
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._trouble = None
+            if self._connected:
+                self._watch_again()
+            self._connected = True
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._trouble = KeyRefused(endpoint=endpoint)
         elif not isinstance(self._trouble, KeyRefused):
             self._trouble = DaemonUnreachable(endpoint=endpoint)
+
+    def _watch_again(self) -> None:
+        """After a connection was lost and made anew: the daemon takes us for somebody else."""
+        for job_id, watched in self._watched.items():
+            self._silent.add(self.post(Watch(job_id, watched.number, CREDIT, watched.have)))
 
     def _next(self) -> Received | None:
         if self._waiting:
@@ -198,13 +210,17 @@ class Client:
     def hello(self, *, timeout: float = 2.0, name: str = "") -> Welcome:
         """Introduces us; raises DaemonUnreachable, KeyRefused or ProtocolMismatch."""
         try:
-            reply = self.ask(Hello(PROTOCOL, PROTOCOL, name, __version__), timeout=timeout)
+            reply = self.ask(Hello(OLDEST, PROTOCOL, name, __version__), timeout=timeout)
         except DaemonTimeout as error:
             raise self.trouble() or DaemonUnreachable(endpoint=self.connection.endpoint) from error
         if not isinstance(reply, Welcome):
             raise MessageError(detail=f"hello was answered by {type(reply).__name__}")
-        self.limits = reply.limits
+        self.heed(reply)
         return reply
+
+    def heed(self, welcome: Welcome) -> None:
+        """From now on keeps to what the daemon said: its limits, and the protocol that both speak."""
+        self.limits, self._protocol = welcome.limits, welcome.protocol
 
     def ask(self, message: Request, blobs: Sequence[bytes] = (), *, timeout: float = 10.0) -> Reply:
         """The reply to a message; raises the error that came back, or DaemonTimeout."""
@@ -281,6 +297,10 @@ class Client:
         """Cancels a job; one that has ended stays as it is. Raises UnknownJob."""
         self.ask(Cancel(job_id))
 
+    def retry(self, job_id: str) -> bool:
+        """Lets a job that failed or was cancelled go on; false for any other. Raises UnknownJob."""
+        return bool(getattr(self.ask(Retry(job_id)), "count", 0))
+
     def jobs(self, job_id: str = "") -> tuple[JobInfo, ...]:
         """The jobs the daemon knows, newest first; with `job_id` that one (raises UnknownJob)."""
         reply = self.ask(ListJobs(job_id))
@@ -292,14 +312,16 @@ class Client:
         return getattr(reply, "count", 0)
 
     def close(self) -> None:
-        """Closes at once; what is still queued is dropped. Closing twice is the same as once."""
+        """Closes within a moment; what is still queued then is dropped. Closing twice is the same as once."""
         if self._context.closed:
             return
         # The monitor must go first: a context with an open monitor never ends.
         self._socket.disable_monitor()
         self._monitor.close(0)
-        self._socket.close(0)
-        self._context.destroy(linger=0)
+        # libzmq ends the whole process, or waits without end, where a socket with nothing to wait for is
+        # closed while its connection breaks in the middle of a message: so it has a moment.
+        self._socket.close(_LINGER_MS)
+        self._context.destroy(linger=_LINGER_MS)
 
     def __enter__(self) -> Client:
         return self

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]  (it ships none)
 
-from keytween_wire import PROTOCOL
+from keytween_wire import OLDEST, PROTOCOL
 from keytween_wire.errors import (
     KeytweenError,
     MessageError,
@@ -35,11 +35,12 @@ _NAMES = {cls: name for name, cls in MESSAGES.items()}
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it arrived: its blobs, and the request number it answers (0 for an event)."""
+    """A message as it arrived: its blobs, the request number it answers (0 for an event), its protocol."""
 
     message: Message
     blobs: tuple[bytes, ...] = ()
     number: int = 0
+    protocol: int = PROTOCOL
 
     @property
     def reply_to(self) -> int:
@@ -62,12 +63,12 @@ def decode(frames: Sequence[bytes], *, limits: Limits | None = None, strict: boo
     """
     allowed = limits or Limits()
     _check_sizes(frames, allowed)
-    name, number = _header(frames[0])
+    name, number, protocol = _header(frames[0])
     cls = MESSAGES.get(name)
     if cls is None:
         raise UnknownMessage(name=name)
     body = _unpack(frames[1], "body")
-    return Received(_build(cls, body, name, strict), tuple(frames[2:]), number)
+    return Received(_build(cls, body, name, strict), tuple(frames[2:]), number, protocol)
 
 
 def number_of(frames: Sequence[bytes]) -> int:
@@ -110,14 +111,14 @@ def _check_sizes(frames: Sequence[bytes], limits: Limits) -> None:
             raise MessageTooLarge(name=name, size=len(frame), limit=limit)
 
 
-def _header(frame: bytes) -> tuple[str, int]:
+def _header(frame: bytes) -> tuple[str, int, int]:
     header = _unpack(frame, "header")
     version, name, number = header.get("v"), header.get("type"), header.get("n", 0)
     if not (isinstance(version, int) and isinstance(name, str) and isinstance(number, int)):
         raise MessageError(detail="the header lacks its version, type or number")
-    if version != PROTOCOL and MESSAGES.get(name) is not Hello:
+    if not OLDEST <= version <= PROTOCOL and MESSAGES.get(name) is not Hello:
         raise ProtocolMismatch(ours=version, theirs=PROTOCOL, client_version="?", daemon_version="?")
-    return name, number
+    return name, number, version
 
 
 def _pack(value: object) -> bytes:

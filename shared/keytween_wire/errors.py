@@ -370,6 +370,25 @@ class ConnectionFileUnsafe(DaemonError):
     next_step = "Remove it and start the daemon again."
 
 
+class StoreUnusable(DaemonError):
+    """The daemon's list of jobs is damaged, in use, or too new."""
+
+    code = "KT-312"
+    sentence = "The daemon's list of jobs {name} cannot be used: {detail}."
+    next_step = (
+        "`keytween doctor --repair` puts a damaged one aside and saves every job; "
+        "one of a newer Keytween needs that Keytween."
+    )
+
+
+class NotListening(DaemonError):
+    """The daemon cannot or will not listen at an address."""
+
+    code = "KT-313"
+    sentence = "The daemon does not listen at {address}: {detail}."
+    next_step = "Leave `bind` out for this machine alone, or see docs/remote.md for another one."
+
+
 class SetUpFailed(DaemonError):
     """In Blender: the daemon's own environment could not be made."""
 
@@ -457,11 +476,11 @@ class WorkerLost(JobError):
 
 
 class QueueFull(JobError):
-    """The queue is at its limit."""
+    """The queue is at its limit; `retry_s` is in how many seconds there may be room."""
 
     code = "KT-504"
     sentence = "The queue is full: {limit} jobs are waiting."
-    next_step = "Wait for some to finish, or cancel them with `keytween jobs cancel`."
+    next_step = "Try again in about {retry_s} seconds, or cancel some with `keytween jobs cancel`."
 
 
 class DiskFull(JobError):
@@ -469,7 +488,10 @@ class DiskFull(JobError):
 
     code = "KT-505"
     sentence = "The disk is full: the frames cannot be written to {name}."
-    next_step = "Free some space; the job goes on from its last finished frame when it is sent again."
+    next_step = (
+        "Free some space, then press Retime in Blender or use `keytween jobs retry`: "
+        "what is finished is kept."
+    )
 
 
 class Cancelled(JobError):
@@ -494,6 +516,22 @@ class ModelGaveNothing(JobError):
     code = "KT-509"
     sentence = "The checkpoint {name} gave no picture: its network's numbers ran away."
     next_step = "Check the checkpoint's files, or try another one."
+
+
+class OutOfMemory(JobError):
+    """A tween does not fit into memory, with the smallest settings either."""
+
+    code = "KT-510"
+    sentence = "There is not enough memory for this tween: {detail}."
+    next_step = "Take smaller pictures or a smaller working size, close other programs, or choose flow."
+
+
+class KeyframeLost(JobError):
+    """The daemon's own copy of a keyframe is gone or damaged."""
+
+    code = "KT-511"
+    sentence = "The daemon's copy of the keyframe {name} is gone or damaged."
+    next_step = "Make the tween again; the disk may be failing."
 
 
 # ---- shots -----------------------------------------------------------------------------------------

@@ -218,7 +218,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """A job as the daemon's store has it. Times are seconds since 1970, `eta_s` seconds, -1 unknown."""
+    """A job as the daemon's store has it. Times are seconds since 1970, `eta_s` seconds, -1 unknown.
+
+    `attempts` counts workers that died on it since its last new frame, `lean` how often memory ran out.
+    """
 
     job_id: str
     state: JobState
@@ -233,6 +236,7 @@ class JobInfo:
     eta_s: float = -1.0
     last_event: int = 0
     attempts: int = 0
+    lean: int = 0
     error: ErrorInfo | None = None
 
 
@@ -281,6 +285,13 @@ class Unwatch:
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """Cancels a job; a job that has ended stays as it is."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Lets a job that failed or was cancelled wait again, with the frames that it has."""
 
     job_id: str
 
@@ -360,7 +371,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer to Watch, Unwatch, Cancel, Clear, Ping, Prepare, FreeMemory and Stop.
+    """The answer to Watch, Unwatch, Cancel, Retry, Clear, Ping, Prepare, FreeMemory and Stop.
 
     `count` is how many jobs it touched; for Prepare and FreeMemory, how many workers were started or exited.
     """
@@ -420,7 +431,9 @@ class FrameMade:
     note: str = ""
 
 
-Request = Hello | Submit | Watch | Unwatch | Cancel | ListJobs | Clear | Ping | Prepare | FreeMemory | Stop
+Request = (
+    Hello | Submit | Watch | Unwatch | Cancel | Retry | ListJobs | Clear | Ping | Prepare | FreeMemory | Stop
+)
 Reply = Welcome | Accepted | Jobs | Done | Failed
 Event = JobChanged | Progressed | FrameMade
 Message = Request | Reply | Event
@@ -431,6 +444,7 @@ MESSAGES: dict[str, type[Message]] = {
     "watch": Watch,
     "unwatch": Unwatch,
     "cancel": Cancel,
+    "retry": Retry,
     "list-jobs": ListJobs,
     "clear": Clear,
     "ping": Ping,

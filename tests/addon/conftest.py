@@ -30,6 +30,7 @@ MODULES = (
     "breakdowns",
     "capture",
     "drawings",
+    "hiding",
     "insert",
     "errands",
     "link",

@@ -52,30 +52,51 @@ def steps_between(seen: Numbers, source: Numbers, kind: str) -> float:
     return float((np.abs(seen - source) / step).max())
 
 
+def laid_out(scene: object, folder: Path, kind: str, *, matte: bool) -> dict[int, Path]:
+    """Two keyframes on the timeline, selected: each one's file by its frame."""
+    found = {}
+    for start, mirrored in ((1, False), (5, True)):
+        path = keyframe(folder, kind, f"key_{start}", matte=matte, mirrored=mirrored)
+        strip = scene.sequence_editor.strips.new_image(f"key {start}", str(path), 1, start)
+        if kind == "exr":
+            strip.colorspace_settings.name = "Linear Rec.709"
+        strip.select = True
+        found[start] = path
+    return found
+
+
+def steps_off(scene: object, folder: Path, kind: str, keys: dict[int, Path], at: int = 0) -> list[float]:
+    """How far the rendered sequence is off from each keyframe's file: where it is, or at one frame."""
+    read = read_exr if kind == "exr" else lambda file: read_png(file)[0]
+    return [
+        steps_between(rendered(scene, at or start, folder / f"seen{path.suffix}", kind), read(path), kind)
+        for start, path in keys.items()
+    ]
+
+
 @pytest.mark.parametrize("matte", [False, True])
 @pytest.mark.parametrize("kind", STEPS)
 def test_keyframes_are_exact_in_the_rendered_sequence(
     scene: object, daemon: Daemon, extension: SimpleNamespace, tmp_path: Path, kind: str, matte: bool
 ) -> None:
-    strips = []
-    for start, mirrored in ((1, False), (5, True)):
-        path = keyframe(tmp_path, kind, f"key_{start}", matte=matte, mirrored=mirrored)
-        strip = scene.sequence_editor.strips.new_image(f"key {start}", str(path), 1, start)
-        if kind == "exr":
-            strip.colorspace_settings.name = "Linear Rec.709"
-        strip.select = True
-        strips.append((start, path, strip))
+    keys = laid_out(scene, tmp_path, kind, matte=matte)
     assert bpy.ops.keytween.tween() == {"FINISHED"}
     assert the_tween()["keytween_state"] == "done"
-    assert {Path(name).suffix for name in elements(the_tween())} == {path.suffix}
-    read = read_exr if kind == "exr" else lambda file: read_png(file)[0]
-    found = {}
-    for start, path, strip in strips:
-        # A soft matte that lies over itself is a denser one: there the keyframe itself is hidden.
-        strip.mute = matte
-        seen = rendered(scene, start, tmp_path / f"seen{path.suffix}", kind)
-        found[start] = steps_between(seen, read(path), kind)
-    assert max(found.values()) <= STEPS[kind], found
+    assert {Path(name).suffix for name in elements(the_tween())} == {path.suffix for path in keys.values()}
+    found = steps_off(scene, tmp_path, kind, keys)
+    assert max(found) <= STEPS[kind], found
     # And what lies between is neither of them.
-    between = rendered(scene, 3, tmp_path / f"seen{path.suffix}", kind)
-    assert min(steps_between(between, read(path), kind) for _, path, _ in strips) > 10
+    assert min(steps_off(scene, tmp_path, kind, keys, at=3)) > 10
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_soft_matte_over_itself_is_denser_where_the_keyframes_are_not_hidden(
+    scene: object, daemon: Daemon, extension: SimpleNamespace, tmp_path: Path, kind: str
+) -> None:
+    keys = laid_out(scene, tmp_path, kind, matte=True)
+    scene.keytween.hide_keyframes = False
+    assert bpy.ops.keytween.tween() == {"FINISHED"}
+    assert min(steps_off(scene, tmp_path, kind, keys)) > 10
+    assert bpy.ops.keytween.hide_keyframes() == {"FINISHED"}
+    found = steps_off(scene, tmp_path, kind, keys)
+    assert max(found) <= STEPS[kind], found

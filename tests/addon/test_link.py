@@ -14,6 +14,8 @@ import pytest
 
 bpy = pytest.importorskip("bpy")
 
+import next_version  # noqa: E402
+
 from .conftest import Daemon, the_tween, turn_until  # noqa: E402
 
 Maker = Callable[..., object]
@@ -85,6 +87,28 @@ def test_another_protocol_is_refused_and_the_next_job_works(
     turn_until(extension, failed(extension, "KT-304"))
     monkeypatch.setattr(extension.link, "Hello", hello)
     assert tween_works(strip_at)
+
+
+def test_the_next_versions_daemon_makes_tweens_for_this_add_on(
+    scene: object,
+    daemon_command: list[str],
+    strip_at: Maker,
+    extension: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    next_version.install(tmp_path / "next", monkeypatch)
+    (tmp_path / "daemon").mkdir()
+    newer = Daemon(daemon_command, tmp_path / "daemon")
+    monkeypatch.setenv("KEYTWEEN_CONNECTION", str(newer.connection))
+    newer.start()
+    try:
+        bpy.ops.keytween.connect()
+        turn_until(extension, state_is(extension, "ready"))
+        assert extension.poller.STATUS.link.welcome.version == "9.9"
+        assert tween_works(strip_at)
+    finally:
+        newer.stop()
 
 
 def test_a_connection_file_open_to_others_is_refused(

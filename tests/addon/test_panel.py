@@ -87,6 +87,8 @@ def test_pulling_a_checkpoint_honours_online_access(scene: object, extension: Si
     with pytest.raises(RuntimeError, match=r"sd15 needs the network.*KT-310"):
         bpy.ops.keytween.pull_checkpoint(name="sd15")
     assert not extension.errands.running()
+    assert {"Fetching sd15", "screen.userpref_show"} <= set(drawn(extension, "main"))
+    extension.errands.register()
 
 
 def test_a_preset_keeps_every_setting(scene: object, extension: SimpleNamespace) -> None:

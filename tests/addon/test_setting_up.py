@@ -142,12 +142,64 @@ def test_offline_is_said_plainly(
     assert extension.setting_up.program() is None
 
 
-def test_without_uv_and_online_access_nothing_is_begun(
+def test_without_uv_and_online_access_nothing_is_begun_and_the_panel_goes_on_saying_why(
     extension: SimpleNamespace, preferences: object, without_uv: None
 ) -> None:
     with pytest.raises(RuntimeError, match=r"Fetching uv.*online access is off.*KT-310"):
         bpy.ops.keytween.set_up()
     assert not extension.errands.running()
+    shown = extension.errands.current
+    assert (shown.title, shown.error.code) == (extension.setting_up.TITLE, "KT-310")
+    assert extension.remedies.log_file() != shown.log
+
+
+PIPS_WORDS = """\
+WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after connection \
+broken by 'OSError('Tunnel connection failed: 403 Forbidden')': /simple/uv/
+ERROR: Could not find a version that satisfies the requirement uv (from versions: none)
+ERROR: No matching distribution found for uv
+"""
+DEBIANS_WORDS = """\
+The virtual environment was not created successfully because ensurepip is not
+available.  On Debian/Ubuntu systems, you need to install the python3-venv
+package using the following command.
+
+    apt install python3.14-venv
+
+Failing command: uv/bin/python3
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (PIPS_WORDS, "KT-311", "refused a download: Tunnel connection failed: 403 Forbidden."),
+        (DEBIANS_WORDS, "KT-309", "install uv or the package python3-venv"),
+        ("something else\n", "KT-309", "could not be set up: something else."),
+    ],
+)
+def test_what_programs_say_is_told_in_plain_words(
+    extension: SimpleNamespace, tmp_path: Path, words: str, code: str, told: str
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(words)
+    error = extension.setting_up.explain(extension.errands.last_line(log), log)
+    assert error.code == code
+    assert told in str(error)
+
+
+def test_what_a_step_says_is_not_shown_at_the_next_one(
+    extension: SimpleNamespace, preferences: object, tmp_path: Path
+) -> None:
+    speaks = [sys.executable, "-c", "print('hello')"]
+    waits = [sys.executable, "-c", "import time; time.sleep(60)"]
+    steps = [extension.errands.Step(name, lambda c=c: c) for name, c in (("Speak", speaks), ("Wait", waits))]
+    extension.errands.begin(extension.errands.Errand("Two Steps", steps, tmp_path / "log"))
+    wait_for(extension, lambda errand: errand.label == "Wait")
+    for _ in range(5):
+        extension.errands.tick()
+    assert (tmp_path / "log").read_text().strip() == "hello"
+    assert extension.errands.current.said == ""
 
 
 def test_a_network_that_refuses_is_said_plainly(

@@ -76,6 +76,29 @@ def test_a_keyframe_shown_otherwise_is_another_picture(
     assert told(extension, strip) == []
 
 
+def test_a_keyframe_that_is_hidden_is_no_other_picture(
+    scene: object, daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
+) -> None:
+    strip = tweened(scene, strip_at, 1, 5)
+    key = scene.sequence_editor.strips["key 5"]
+    key.mute = True
+    assert told(extension, strip) == []
+    count = frames_computed(daemon)
+    bpy.ops.keytween.regenerate()
+    assert frames_computed(daemon) == count
+    key.mute = False
+    assert told(extension, strip) == []
+
+
+def test_the_look_of_a_strip_is_named_as_in_files_that_were_saved_before(
+    scene: object, strip_at: Maker, extension: SimpleNamespace
+) -> None:
+    strip = strip_at(1, 1, 4)
+    assert extension.origins.look_of(strip) == "d7f0828cc5"
+    strip.use_flip_x = True
+    assert extension.origins.look_of(strip) != "d7f0828cc5"
+
+
 def test_a_keyframe_that_was_moved_is_noticed_and_retimed_or_moved_back(
     scene: object, daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
 ) -> None:

@@ -245,7 +245,7 @@ def test_closing_the_generator_stops_the_work(monkeypatch: pytest.MonkeyPatch) -
 def count_matches(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     calls: list[None] = []
 
-    def match(first: Any, second: Any) -> None:
+    def match(first: Any, second: Any, *, quick: bool) -> None:
         calls.append(None)
 
     monkeypatch.setattr(pairs, "match", match)

@@ -56,7 +56,9 @@ def drawn(turns: Sequence[float], path: str, *positions: float, frames: Sequence
 @pytest.fixture(autouse=True)
 def matched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same few pairs are asked for again and again."""
-    monkeypatch.setattr(pairs, "match", lambda first, second: _match(first.tobytes(), second.tobytes()))
+    monkeypatch.setattr(
+        pairs, "match", lambda first, second, quick: _match(first.tobytes(), second.tobytes())
+    )
 
 
 @cache
@@ -156,7 +158,7 @@ def test_a_skipped_segment_changes_no_drawing() -> None:
 
 def test_closing_between_two_matches_stops_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[None] = []
-    monkeypatch.setattr(pairs, "match", lambda first, second: made.append(None))
+    monkeypatch.setattr(pairs, "match", lambda first, second, quick: made.append(None))
     keyframes = [ball(turn) for turn in TURNS]
     morph = Flow().morph(request(range(4), [(0.5,)] * 3, "arc"), keyframes)
     next(morph)

@@ -184,7 +184,7 @@ def test_a_drawing_with_half_of_it_replaced_was_found_again_in_part() -> None:
 
 
 def test_each_pair_is_spoken_of_once_by_its_keyframes_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "match", lambda first, second: None)
+    monkeypatch.setattr(pairs, "match", lambda first, second, quick: None)
     said = notes(blocks(1), Picture(blocks(1).pixels.copy()), plain(0), blocks(2), noise(4))
     assert said[::2] == [
         "Keyframes 1 and 2 are the same.",
@@ -227,7 +227,7 @@ def test_a_pair_met_before_is_not_matched_again() -> None:
 
 @pytest.mark.parametrize("what", ["a pixel", "the colour space", "the order", "the depth"])
 def test_a_pair_that_differs_is_matched_anew(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    monkeypatch.setattr(pairs, "match", lambda first, second: None)
+    monkeypatch.setattr(pairs, "match", lambda first, second, quick: None)
     engine = Flow()
     first, second = blocks(1), blocks(1, x=9)
     events(engine, request((0.5,)), first, second)
@@ -255,7 +255,7 @@ def test_an_arc_timed_anew_is_not_matched_again() -> None:
 
 
 def test_a_drawing_is_the_same_after_other_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "match", lambda first, second: None)
+    monkeypatch.setattr(pairs, "match", lambda first, second, quick: None)
     engine = Flow()
     events(engine, request((0.5,)), blocks(1), blocks(2))
     for seed in range(3, 8):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keytween.jobs.folder import JobFolder, translate
+from keytween.jobs.folder import JobFolder, Order, translate
 from keytween_wire.errors import BadSetting, DiskFull, MessageError, OutputUnwritable
 from keytween_wire.messages import KeyframeImage, MorphRequest
 
@@ -22,7 +22,7 @@ def request(*, suffix: str = ".png", blobs: list[bytes] = BLOBS) -> MorphRequest
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
     made = JobFolder(tmp_path, uuid.uuid4().hex)
-    made.create(request(), BLOBS)
+    made.create(Order(request(), "dissolve"), BLOBS)
     return made
 
 
@@ -31,7 +31,7 @@ def test_keyframes_are_kept_byte_for_byte(folder: JobFolder) -> None:
 
 
 def test_making_a_folder_twice_is_the_same_as_once(folder: JobFolder) -> None:
-    folder.create(request(), BLOBS)
+    folder.create(Order(request(), "dissolve"), BLOBS)
     assert folder.keyframe(1, ".png").read_bytes() == BLOBS[1]
     assert [p.name for p in folder.jobs.iterdir()] == [folder.job_id]
 
@@ -63,15 +63,15 @@ def test_a_damaged_frame_reads_as_none(folder: JobFolder) -> None:
 @pytest.mark.parametrize("suffix", ["", "png", "./../x", ".PNG", ".p/g", ".toolong"])
 def test_a_suffix_that_could_leave_the_folder_is_refused(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(MessageError):
-        JobFolder(tmp_path, "a" * 32).create(request(suffix=suffix), BLOBS)
+        JobFolder(tmp_path, "a" * 32).create(Order(request(suffix=suffix), "dissolve"), BLOBS)
     assert not list(tmp_path.iterdir())
 
 
 def test_bytes_that_are_not_what_was_announced_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MessageError, match="not what was announced"):
-        JobFolder(tmp_path, "a" * 32).create(request(), [BLOBS[0], b"other"])
+        JobFolder(tmp_path, "a" * 32).create(Order(request(), "dissolve"), [BLOBS[0], b"other"])
     with pytest.raises(MessageError, match="names 2 keyframes but carries 1"):
-        JobFolder(tmp_path, "a" * 32).create(request(), BLOBS[:1])
+        JobFolder(tmp_path, "a" * 32).create(Order(request(), "dissolve"), BLOBS[:1])
 
 
 def test_a_job_id_that_is_no_uuid_never_becomes_a_folder(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_job_id_that_is_no_uuid_never_becomes_a_folder(tmp_path: Path) -> None
 def test_a_place_that_cannot_be_written_is_said_plainly(tmp_path: Path) -> None:
     (tmp_path / "jobs").write_text("a file where the folder should be")
     with pytest.raises(OutputUnwritable):
-        JobFolder(tmp_path / "jobs", "a" * 32).create(request(), BLOBS)
+        JobFolder(tmp_path / "jobs", "a" * 32).create(Order(request(), "dissolve"), BLOBS)
 
 
 def test_a_full_disk_has_its_own_error() -> None:

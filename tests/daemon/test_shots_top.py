@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_shots_batch import ENGINE
 from textual.widgets import DataTable, Static
 
+import ordeal
 from discs import draw_disc, request_for
 from keytween.config import Config
 from keytween.shots import watching
@@ -50,12 +50,7 @@ def output(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> I
         draw_disc(tmp_path / f"key{index}.png", centre=(30 + 20 * index, 32))
     whole = (tmp_path / "key1.png").read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    package = tmp_path / "packages" / "ordeal-1.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: ordeal\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[keytween.engines]\nordeal = ordeal_engine:Ordeal\n")
-    (package.parent / "ordeal_engine.py").write_text(ENGINE)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    ordeal.install(tmp_path / "packages", monkeypatch)
     (tmp_path / "shots.toml").write_text(ROWS)
     command = [sys.executable, "-m", "keytween.cli", "batch", str(tmp_path / "shots.toml"), "--jobs", "1"]
     running = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stderr=subprocess.DEVNULL)

@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from keytween.jobs.folder import FrameFile
+from keytween.jobs.folder import FrameFile, Order
 from keytween.jobs.job import MOVES, MoveRefused
 from keytween.jobs.store import JobStore
-from keytween_wire.errors import BadSetting, DaemonError, JobIdTaken, PictureMissing, QueueFull, UnknownJob
+from keytween_wire.errors import (
+    BadSetting,
+    JobIdTaken,
+    PictureMissing,
+    QueueFull,
+    StoreUnusable,
+    UnknownJob,
+)
 from keytween_wire.messages import FrameMade, JobChanged, JobState, KeyframeImage, MorphRequest, Progressed
 
 IMAGES = (KeyframeImage("a" * 64, ".png"), KeyframeImage("b" * 64, ".png"), KeyframeImage("c" * 64, ".png"))
@@ -27,9 +34,9 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
     opened.close()
 
 
-def submit(store: JobStore, **kwargs: object) -> str:
+def submit(store: JobStore, *, label: str = "", device: bool = False) -> str:
     job_id = uuid.uuid4().hex
-    store.submit(job_id, REQUEST, engine="flow", **kwargs)
+    store.submit(job_id, Order(REQUEST, "flow", device, label))
     return job_id
 
 
@@ -39,6 +46,7 @@ def frame(index: int) -> FrameFile:
 
 def test_a_submitted_job_is_there_after_reopening(store: JobStore, tmp_path: Path) -> None:
     job_id = submit(store, label="walk")
+    store.close()
     again = JobStore(tmp_path / "jobs.sqlite")
     job = again.job(job_id)
     assert (job.state, job.label, job.frames_total) == (JobState.QUEUED, "walk", 3)
@@ -98,11 +106,12 @@ def test_a_job_id_that_is_no_uuid_is_refused(store: JobStore, job_id: str) -> No
         store.known(job_id, REQUEST)
 
 
-def test_a_full_queue_says_so_and_changes_nothing(store: JobStore) -> None:
-    submit(store, limit=1)
-    with pytest.raises(QueueFull):
-        submit(store, limit=1)
-    assert len(store.jobs()) == 1
+def test_a_full_queue_says_so_and_when_to_come_again(store: JobStore) -> None:
+    submit(store)
+    store.check_room(2, retry_s=3.0)
+    with pytest.raises(QueueFull) as caught:
+        store.check_room(1, retry_s=42.0)
+    assert "about 42 seconds" in caught.value.advice
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(JobState, JobState)))
@@ -221,7 +230,7 @@ def test_a_store_from_a_newer_keytween_is_left_alone(tmp_path: Path) -> None:
     opened = JobStore(tmp_path / "jobs.sqlite")
     opened._db.execute("PRAGMA user_version=99")
     opened.close()
-    with pytest.raises(DaemonError, match="newer"):
+    with pytest.raises(StoreUnusable, match="newer"):
         JobStore(tmp_path / "jobs.sqlite")
 
 
@@ -231,6 +240,6 @@ def test_a_store_from_a_newer_keytween_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_that_is_no_store_is_named_and_left_as_it_is(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "jobs.sqlite"
     file.write_bytes(data)
-    with pytest.raises(DaemonError, match=r"jobs\.sqlite cannot be opened"):
+    with pytest.raises(StoreUnusable, match=r"jobs\.sqlite"):
         JobStore(file)
     assert file.read_bytes() == data

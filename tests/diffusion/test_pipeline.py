@@ -259,6 +259,16 @@ def test_the_pace_is_measured_no_more_once_it_is_even(
         assert said.count("drawing") == QUICK["steps"] * (1 + rounds + 1)
 
 
+def test_a_pace_that_was_measured_without_the_keys_own_detail_is_not_taken_for_one_with_it(
+    engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture]
+) -> None:
+    asked = request(tiny_sd, (0.3, 0.6), pace_rounds=2, use_lora=False, keep_ends=False)
+    assert "drawing" in phases(engine, asked, pictures)
+    known = phases(engine, asked, pictures).count("drawing")
+    shown = replace(asked, diffusion=replace(asked.diffusion, keep_ends=True))
+    assert phases(engine, shown, pictures).count("drawing") > known
+
+
 def test_what_was_drawn_to_measure_an_even_pace_is_not_drawn_again(
     engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,14 +11,18 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import network
+import opentimelineio as otio
 import pytest
 import windowed
+from opentimelineio.opentime import RationalTime, TimeRange
 
-from keytween_wire.errors import DaemonNotRunning
+from keytween_wire.errors import DaemonNotRunning, NetworkRefused, OnlineAccessOff
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -34,11 +38,16 @@ pytestmark = pytest.mark.timeout(400)
 def folder() -> Path:
     """The folder of the windowed Blender; without it the tests are skipped, or fail where all must run."""
     found, reason = windowed.find_folder()
-    if found is None and os.environ.get("KEYTWEEN_TEST_ALL") == "1":
-        pytest.fail(f"LEFT OUT although all tests were asked for: {reason}")
     if found is None:
-        pytest.skip(f"LEFT OUT, nothing was tested in a Blender window: {reason}")
+        leave_out(f"nothing was tested in a Blender window: {reason}")
     return found
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Skips, and says what for; where all tests must run, that is a failure."""
+    if os.environ.get("KEYTWEEN_TEST_ALL") == "1":
+        pytest.fail(f"LEFT OUT although all tests were asked for: {reason}")
+    pytest.skip(f"LEFT OUT, {reason}")
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +86,18 @@ def daemon(folder: Path, work: Path) -> Iterator[dict[str, str]]:
 def blender(folder: Path, work: Path, extension: Path, daemon: dict[str, str]) -> windowed.WindowedBlender:
     """The windowed Blender with the extension installed, as the manual says."""
     blender = windowed.WindowedBlender(folder, work, daemon)
-    copy = Path(shutil.copy(extension, work))
-    install = ["--command", "extension", "install-file", "-r", "user_default", "--enable", str(copy)]
-    played = blender.command(*install)
+    install(blender, extension)
+    return blender
+
+
+def install(blender: windowed.WindowedBlender, extension: Path) -> None:
+    """Installs the extension without a window."""
+    copy = Path(shutil.copy(extension, blender.work))
+    played = blender.command(
+        "--command", "extension", "install-file", "-r", "user_default", "--enable", str(copy)
+    )
     assert played.code == 0, played.explain()
     assert "Traceback" not in played.log, played.explain()
-    return blender
 
 
 def options(work: Path, **more: object) -> list[str]:
@@ -239,3 +254,118 @@ def test_the_preferences_page(blender: windowed.WindowedBlender, work: Path) -> 
     """The extension's page draws without a complaint."""
     play(blender, "preferences", screen=(1000, 640))
     keep_picture(work, "blender-preferences")
+
+
+# ---- the first run
+
+
+@pytest.fixture(scope="module")
+def first_run(folder: Path, extension: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is noted when somebody has the extension and a Python and nothing else, and presses the button."""
+    if sys.base_prefix == "/usr":
+        leave_out("the first run in a window: the system's own Python cannot be lent to another system")
+    work = tmp_path_factory.mktemp("first")
+    for path in keyframes():
+        shutil.copy(path, work)
+    with network.network(work) as environment:
+        # One more try tells as much as five.
+        environment["PIP_RETRIES"] = "1"
+        blender = windowed.WindowedBlender(folder, work, environment, python=Path(sys.base_prefix))
+        install(blender, extension)
+        more = options(work, save=work / "wave.blend", network=work / "network")
+        notes = play(blender, "first_run", *more, script="windowed_first_run.py").notes
+    return notes | {"work": work}
+
+
+def test_nothing_is_fetched_while_online_access_is_off(first_run: dict[str, Any]) -> None:
+    """The panel says so, and its button leads to the box in the preferences."""
+    assert (first_run["has_program"], first_run["online"]) == (False, False)
+    assert first_run["offline"]["code"] == OnlineAccessOff.code
+    assert first_run["offline"]["state"] == "failed"
+    assert first_run["allowed"]
+
+
+def test_a_network_that_refuses_is_named(first_run: dict[str, Any]) -> None:
+    """The sentence has the reason, and the log is one press away."""
+    assert first_run["refused"]["code"] == NetworkRefused.code
+    assert "403 Forbidden" in first_run["refused"]["text"]
+
+
+def test_an_interrupted_set_up_goes_on_where_it_was(first_run: dict[str, Any]) -> None:
+    """What was fetched before stays; nothing that is half made is taken for the program."""
+    assert first_run["first"] == "Fetching uv"
+    assert first_run["label"] == first_run["resumed"] == "Installing the daemon"
+    assert (first_run["interrupted"], first_run["half_made"]) == ("stopped", False)
+    keep_picture(first_run["work"], "blender-set-up")
+
+
+def test_the_daemon_that_was_set_up_draws_the_first_tween(first_run: dict[str, Any]) -> None:
+    """No terminal was opened; Blender did not wait, and the daemon ends with it."""
+    (program,) = first_run["command"]
+    assert first_run["set_up"] == "done"
+    assert Path(program).is_relative_to(first_run["home"])
+    check_strip(first_run["made"], last_key=25)
+    assert first_run["stale"] == ""
+    assert first_run["tick_max_ms"] < STALL_MS
+    connection = first_run["work"] / "home" / Path(first_run["connection"]).relative_to(windowed.HOME)
+    end = time.monotonic() + LEAVE_WITHIN_S
+    while connection.is_file() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert connection.parent.is_dir()
+    assert not connection.is_file()
+
+
+# ---- a batch's timeline
+
+FIRST_FRAME, HELD, GAP = 101, 4, 12
+
+
+@pytest.fixture(scope="module")
+def show(work: Path) -> Path:
+    """What a real batch leaves of three stills with gaps between them, on twos."""
+    show = work / "show"
+    show.mkdir()
+    track = otio.schema.Track("Wave", metadata={"keytween": {"engine": "flow", "exposure": 2}})
+    for name in ("wave_1.png", "wave_2.png", "wave_3.png"):
+        shutil.copy(EXAMPLES / name, show)
+        gap = otio.schema.Gap(source_range=extent(GAP))
+        track.extend([gap, otio.schema.Clip(name[:-4], otio.schema.ExternalReference(name), extent(HELD))])
+    del track[0]
+    timeline = otio.schema.Timeline("cut", global_start_time=RationalTime(FIRST_FRAME, 24))
+    timeline.tracks.append(track)
+    timeline.to_json_file(str(show / "cut.otio"))
+    batch = [sys.executable, "-m", "keytween.cli", "batch", str(show / "cut.otio"), "--jobs", "1"]
+    subprocess.run([*batch, "--output", str(show / "renders")], check=True, timeout=120)
+    return show
+
+
+def extent(length: int) -> TimeRange:
+    """So many frames."""
+    return TimeRange(RationalTime(0, 24), RationalTime(length, 24))
+
+
+def test_a_batchs_timeline_is_opened_from_the_add_menu(
+    blender: windowed.WindowedBlender, work: Path, show: Path
+) -> None:
+    """Chosen in the file chooser; every picture is at the timeline's frame, and one undo takes all away."""
+    chosen = [f"save={show / 'renders' / 'edit.blend'}", "name=cut.otio"]
+    notes = play(blender, "import_tweens", *chosen, script="windowed_import.py").notes
+    assert notes["chooser"] == "KEYTWEEN_OT_import_tweens"
+    shown = {
+        strip["start"] + index: (Path(strip["directory"]) / name).resolve()
+        for strip in notes["imported"]
+        for index, name in enumerate(strip["files"])
+    }
+    stills = [FIRST_FRAME + index * (HELD + GAP) for index in range(3)]
+    bounds = [
+        bound for start in stills for bound in ((start, start + HELD), (start + HELD, start + HELD + GAP))
+    ]
+    assert [(strip["start"], strip["end"]) for strip in notes["imported"]] == bounds[:-1]
+    assert {strip["channel"] for strip in notes["imported"]} == {1}
+    assert [shown[start] for start in stills] == [show / f"wave_{n}.png" for n in (1, 2, 3)]
+    frames = {frame: path for frame, path in shown.items() if frame not in stills}
+    assert len(frames) == 2 * GAP
+    assert all(path.is_file() and path.name.endswith(f".{frame:04d}.png") for frame, path in frames.items())
+    assert notes["undone"] == []
+    assert notes["redone"] == notes["imported"]
+    keep_picture(work, "blender-import")

@@ -24,10 +24,10 @@ INSIDE = Path(__file__).with_name("windowed_inside.py")
 SCREEN = (1600, 1020)
 HOME = "/home/animator"
 
-# Mounts live in this process tree's own namespace: nothing is left behind, however it ends.
+# Mounts live in this process tree's own namespace: nothing but empty folders is left behind, however it ends.
 ENTER = """
 set -eu
-root=$1 work=$2 home=$3; shift 3
+root=$1 work=$2 home=$3 python=$4; shift 4
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/tmp"
@@ -35,6 +35,10 @@ mount -t tmpfs tmpfs "$root/home"
 mkdir -p "$root$work" "$root$home"
 mount --bind "$work" "$root$work"
 mount --bind "$work/home" "$root$home"
+if [ -n "$python" ]; then
+    mkdir -p "$root$python"
+    mount -o bind,ro "$python" "$root$python"
+fi
 exec chroot "$root" "$@"
 """
 
@@ -80,14 +84,28 @@ def find_folder() -> tuple[Path | None, str]:
 
 
 class WindowedBlender:
-    """Blender in `folder`, with `work` as the folder that both sides see and a home of its own inside it."""
+    """Blender in `folder`, with `work` as the folder that both sides see and a home of its own inside it.
 
-    def __init__(self, folder: Path, work: Path, env: Mapping[str, str] | None = None) -> None:
+    `python` is a folder with a Python that Blender sees as well, at the same path; `~/bin` leads to it.
+    """
+
+    def __init__(
+        self, folder: Path, work: Path, env: Mapping[str, str] | None = None, python: Path | None = None
+    ) -> None:
         self.folder = folder
         self.root = folder.resolve() / "root"
         self.work = work.resolve()
         (self.work / "home").mkdir(exist_ok=True)
         self.env = dict(env or {})
+        self.python = python
+        if python is not None:
+            self._lend(python)
+
+    def _lend(self, python: Path) -> None:
+        """Puts it on the path alone: what else lies beside it, such as uv, is not lent."""
+        name = f"python3.{sys.version_info.minor}"
+        (self.work / "home" / "bin").mkdir(exist_ok=True)
+        (self.work / "home" / "bin" / name).symlink_to(python / "bin" / name)
 
     def command(self, *arguments: str, timeout: float = 120) -> Played:
         """Runs `blender` without a window, for `--command extension` and the like."""
@@ -97,26 +115,37 @@ class WindowedBlender:
         self,
         scene: str,
         *options: str,
+        script: str = INSIDE.name,
         file: Path | None = None,
         screen: tuple[int, int] = SCREEN,
         timeout: float = 240,
     ) -> Played:
-        """Opens the window, on a file if there is one, and plays one scene of `windowed_inside.py` in it."""
-        script = Path(shutil.copy(INSIDE, self.work))
+        """Opens the window, on a file if there is one, and plays one of the script's scenes in it."""
+        for path in INSIDE.parent.glob("windowed_*.py"):
+            shutil.copy(path, self.work)
         notes = self.work / f"{scene}.json"
         notes.unlink(missing_ok=True)
         width, height = map(str, screen)
         display = ["xvfb-run", "-a", "-s", f"-screen 0 {width}x{height}x24 -nolisten tcp"]
         window = ["blender", "--gpu-backend", "opengl", "--window-geometry", "0", "0", width, height]
         opened = [str(file)] if file else []
-        play = ["--python-exit-code", "3", "--python", str(script), "--", scene, str(notes), *options]
+        play = [
+            "--python-exit-code",
+            "3",
+            "--python",
+            str(self.work / script),
+            "--",
+            scene,
+            str(notes),
+            *options,
+        ]
         played = self._run([*display, *window, *opened, *play], timeout)
         noted = json.loads(notes.read_text()) if notes.is_file() else {}
         return replace(played, notes=noted)
 
     def _run(self, command: Sequence[str], timeout: float) -> Played:
         settings = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{HOME}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
             "HOME": HOME,
             "LIBGL_ALWAYS_SOFTWARE": "1",
@@ -129,7 +158,7 @@ class WindowedBlender:
         started = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*enter, str(self.root), str(self.work), HOME, *inside],
+                [*enter, str(self.root), str(self.work), HOME, str(self.python or ""), *inside],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

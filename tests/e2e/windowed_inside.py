@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Stage:
 
     def __init__(self, notes: Path, options: dict[str, str]) -> None:
         self.options = options
+        self.mouse = (0.0, 0.0)
+        """Where the mouse was put last."""
         self._file = notes
         self._notes: dict[str, Any] = {}
 
@@ -75,6 +77,7 @@ class Stage:
 
     def point_at(self, x: float, y: float) -> Steps:
         """Moves the mouse to a place in the window, counted as Blender counts: from the bottom left."""
+        self.mouse = (x, y)
         yield from self.robot("mousemove", int(x), int(self.window.height - y))
 
     def press(self, keys: str) -> Steps:
@@ -98,15 +101,20 @@ class Stage:
         subprocess.run(["import", "-window", "root", path], check=True, timeout=30)
 
     def rest_mouse(self) -> Steps:
-        """Puts the mouse where it lights nothing up."""
+        """Puts the mouse where it lights nothing up; on its way a tooltip goes as well."""
+        for height in (0.3, 0.28):
+            yield from self.point_at(self.window.width * 0.4, self.window.height * height)
         yield from self.point_at(self.window.width * 0.4, 3)
 
-    def find_button(self, operator: str) -> Steps:
-        """Moves the mouse down the sidebar until it is over the button of that operator, as an eye would."""
+    def find_button(self, operator: str, *, across: float = 0.4) -> Steps:
+        """Moves the mouse down the sidebar until it is over the button of that operator, as an eye would.
+
+        `across` is how far to the right in the sidebar, 0..1.
+        """
         bpy.context.window_manager.clipboard = ""
         sidebar = self.region("UI")
-        for down in range(12, sidebar.height, 8):
-            yield from self.point_at(sidebar.x + sidebar.width * 0.4, sidebar.y + sidebar.height - down)
+        for down in range(12, sidebar.height, 12):
+            yield from self.point_at(sidebar.x + sidebar.width * across, sidebar.y + sidebar.height - down)
             if operator in self._hovered():
                 return
         raise LookupError(f"no button {operator} in the sidebar")
@@ -540,7 +548,7 @@ def play(scene: Steps, stage: Stage) -> None:
     bpy.app.timers.register(tick, first_interval=1.0, persistent=True)
 
 
-def main() -> None:
+def main(scenes: Mapping[str, Callable[[Stage], Steps]]) -> None:
     """Reads what comes after `--` and begins."""
     name, notes, *options = sys.argv[sys.argv.index("--") + 1 :]
     view = bpy.context.preferences.view
@@ -550,7 +558,8 @@ def main() -> None:
         # As File > New > Video Editing does; Blender's option --app-template would leave the extensions out.
         bpy.ops.wm.read_homefile(app_template="Video_Editing")
     stage = Stage(Path(notes), dict(option.split("=", 1) for option in options))
-    play(SCENES[name](stage), stage)
+    play(scenes[name](stage), stage)
 
 
-main()
+if __name__ == "__main__":
+    main(SCENES)

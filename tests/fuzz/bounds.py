@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may come out of reading strangers' bytes: a value, or one of our own errors. The rest is a finding."""
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from keytween_wire.messages import ErrorInfo
 T = TypeVar("T")
 
 LONGEST_SENTENCE = 16_384
-"""Far more than a file's name and what is wrong with it; no file may fill a screen or a message with itself."""
+"""Characters: far more than a file's name and what is wrong with it. No file may fill a screen with itself."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate"} | {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fuzzes one target under atheris; `scripts/fuzz` calls it, with the arguments that libFuzzer takes.
 
 The target's name comes from the environment: libFuzzer starts this program again by its arguments alone.

@@ -1,4 +1,5 @@
-"""New inputs from old ones, by a seeded chance: bytes are changed blindly, trees (JSON, msgpack) where they mean something."""
+# SPDX-License-Identifier: Apache-2.0
+"""New inputs from old ones, by a seeded chance: bytes changed blindly, trees (JSON, msgpack) at one node."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ _BYTES = (
 
 
 def any_of(data: bytes, others: Sequence[bytes], words: Sequence[bytes], rng: random.Random) -> bytes:
-    """The bytes with one to four changes: flipped, cut, repeated, spliced with another input, a word put in."""
+    """The bytes with one to four changes: flipped, cut, repeated, spliced, a word put in."""
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randint(0, len(changed))

@@ -1,4 +1,5 @@
-"""Makes the first seeds of every target: small, valid files of each kind. `python tests/fuzz/sow.py [FOLDER]`.
+# SPDX-License-Identifier: Apache-2.0
+"""The first seeds of every target: small, valid files of each kind. `python tests/fuzz/sow.py [FOLDER]`.
 
 What fuzzing found since lies beside them in `seeds/`, and cannot be made again from here.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from keytween.images import Picture
 from keytween_wire.messages import EngineInfo, MorphRequest
@@ -44,4 +44,13 @@ class Engine(Protocol):
         self, request: MorphRequest, keyframes: Sequence[Picture], *, skip: frozenset[int] = frozenset()
     ) -> Iterator[Progress | Frame]:
         """Yields a Frame for every position of `request.positions` that is not in `skip`."""
+        ...
+
+
+@runtime_checkable
+class Frugal(Protocol):
+    """An engine that can make do with less memory, at a price in time."""
+
+    def make_do(self, lean: int) -> None:
+        """Told before each request: 0 is as usual, more is as little memory as there is a way to."""
         ...

@@ -19,8 +19,9 @@ from keytween.jobs.link import LinkKeys
 class Child:
     """A worker process. Moments are of the monotonic clock.
 
-    `identity` is its address on the link, empty until it is ready; `job_id` what it is at; `abandoned_at`
-    since when it is told to leave that, 0 when it is not; `engine` what it is to open once it is ready.
+    `identity` is its address on the link, empty until it is ready; `job_id` what it is at, `given_at` since
+    when; `abandoned_at` since when it is told to leave that, 0 when it is not; `engine` what it is to open
+    once it is ready.
     """
 
     process: subprocess.Popen[bytes]
@@ -28,6 +29,7 @@ class Child:
     identity: bytes = b""
     job_id: str = ""
     engine: str = ""
+    given_at: float = 0.0
     abandoned_at: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,15 @@ from keytween_wire.errors import WorkerLost, from_wire
 from keytween_wire.messages import JobState
 
 log = logging.getLogger(__name__)
-CANCEL_GRACE_S = 10.0
+CANCEL_GRACE_S = 8.0
 START_GRACE_S = 30.0
 RESTART_PAUSE_S = 0.5
+MOST_LEAN = 2
+"""How often a job that had too little memory is tried again, with less and in a new process."""
+RECOVERY_S = 1.5
+"""How long a driver may take to give back the memory of a process that has ended."""
+LOST_AFTER_S = 3.0
+"""A worker that says it is idle so long after it was given a job has not heard of it."""
 MOST_STARTS = 10
 """A worker that dies this often in a row before it is ready will not come up: the waiting job is told."""
 
@@ -69,6 +76,8 @@ class Dispatch:
     max_megapixels: float = 100.0
     log_file: Path | None = None
     _seats: list[_Seat] = field(init=False)
+    _began: dict[str, float] = field(default_factory=dict[str, float])
+    _durations: deque[float] = field(default_factory=lambda: deque[float](maxlen=20))
 
     def __post_init__(self) -> None:
         self._seats = [_Seat(None), *(_Seat(device) for device in self.devices)]
@@ -90,6 +99,7 @@ class Dispatch:
         if self.store.job(job_id).state.ended:
             return False
         self.store.move(job_id, JobState.CANCELLED)
+        self._began.pop(job_id, None)
         self.changed(job_id)
         for _, child in self._children():
             if child.job_id == job_id:
@@ -129,14 +139,22 @@ class Dispatch:
         """Takes a message from a worker; one from a worker that was given up is ignored."""
         for seat, child in self._children():
             if isinstance(said, Ready) and said.pid == child.process.pid:
-                child.identity, child.idle_since = identity, time.monotonic()
-                seat.failed_starts = 0
-                if child.engine:
-                    self.send(identity, Open(child.engine, str(self.jobs)))
-                self._hand_out(seat, time.monotonic())
+                self._hear_ready(seat, child, identity)
             elif child.identity and identity == child.identity:
                 child.heard = time.monotonic()
                 self._hear_of_job(seat, child, said)
+
+    def _hear_ready(self, seat: _Seat, child: Child, identity: bytes) -> None:
+        now = time.monotonic()
+        if not child.identity:
+            child.idle_since, seat.failed_starts = now, 0
+            if child.engine:
+                self.send(identity, Open(child.engine, str(self.jobs)))
+        child.identity = identity
+        if child.job_id and now - child.given_at > LOST_AFTER_S:
+            log.warning("the worker had not heard of job %s, or what it said of it was lost", child.job_id)
+            self._give(child, child.job_id)
+        self._hand_out(seat, now)
 
     def _hear_of_job(self, seat: _Seat, child: Child, said: Said) -> None:
         if isinstance(said, Ended):
@@ -163,15 +181,35 @@ class Dispatch:
         self.changed(job_id)
 
     def _ended(self, seat: _Seat, child: Child, said: Ended) -> None:
-        child.job_id, child.abandoned_at, child.idle_since = "", 0.0, time.monotonic()
+        """Notes how the job ended. The store comes first: should it fail, the same is heard again."""
         if self.store.job(said.job_id).state is JobState.RUNNING and not said.abandoned:
-            if said.error is None:
-                self.store.move(said.job_id, JobState.DONE)
-            else:
-                error = from_wire(said.error.code, said.error.values)
-                self.store.move(said.job_id, JobState.FAILED, error=error)
+            self._conclude(said)
             self.changed(said.job_id)
+        child.job_id, child.abandoned_at, child.idle_since = "", 0.0, time.monotonic()
+        if said.starved:
+            # What a process holds that has run out of memory is not to be trusted.
+            child.end()
+            seat.child, seat.not_before = None, time.monotonic() + RECOVERY_S
         self._hand_out(seat, time.monotonic())
+
+    def _conclude(self, said: Ended) -> None:
+        job = self.store.job(said.job_id)
+        if said.error is None and job.frames_done == job.frames_total:
+            self._durations.append(time.monotonic() - self._began.pop(said.job_id, time.monotonic()))
+            self.store.move(said.job_id, JobState.DONE)
+        elif said.error is None:
+            log.warning("job %s ended with %s of %s frames", job.job_id, job.frames_done, job.frames_total)
+            self._blame(said.job_id, "it said that it was done, and was not")
+        elif said.starved and self.store.make_lean(said.job_id) <= MOST_LEAN:
+            self.store.move(said.job_id, JobState.QUEUED)
+        else:
+            error = from_wire(said.error.code, said.error.values)
+            self.store.move(said.job_id, JobState.FAILED, error=error)
+
+    @property
+    def usual_s(self) -> float:
+        """How long a job took lately, in seconds."""
+        return sum(self._durations) / len(self._durations) if self._durations else 10.0
 
     # ---- a worker's life
 
@@ -186,12 +224,18 @@ class Dispatch:
             if now >= seat.not_before:
                 seat.child = self._start(seat)
             return
-        child.job_id, child.heard = job_id, now
         self.store.move(job_id, JobState.RUNNING)
+        self._began[job_id] = now
         self.changed(job_id)
-        folder = JobFolder(self.jobs, job_id)
+        self._give(child, job_id)
+
+    def _give(self, child: Child, job_id: str) -> None:
+        child.job_id = job_id
+        child.heard = child.given_at = time.monotonic()
+        folder = JobFolder(self.jobs, job_id).path
+        lean = self.store.job(job_id).lean
         self.send(
-            child.identity, Run(job_id, str(folder.path), self.store.request(job_id), self.max_megapixels)
+            child.identity, Run(job_id, str(folder), self.store.request(job_id), self.max_megapixels, lean)
         )
 
     def _start(self, seat: _Seat) -> Child:

@@ -12,12 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keytween.jobs.job import check_job_id
-from keytween_wire.errors import DiskFull, KeytweenError, MessageError, OutputUnwritable
-from keytween_wire.messages import MorphRequest
+from keytween_wire.codec import pack_dataclass, unpack_dataclass
+from keytween_wire.errors import DiskFull, KeyframeLost, KeytweenError, MessageError, OutputUnwritable
+from keytween_wire.messages import KeyframeImage, MorphRequest
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 _FRAME = re.compile(r"(\d{5})-([0-9a-f]{64})(\.[a-z0-9]{1,5})")
 UNFINISHED = "unfinished-"
+ORDER = "order.msgpack"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a job was asked to do, beside its pictures: a store that is lost is made again from it."""
+
+    request: MorphRequest
+    engine: str
+    device: bool = False
+    label: str = ""
+    created: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +77,44 @@ class JobFolder:
         """The file of a keyframe's bytes."""
         return self.path / f"keyframe-{index:03d}{suffix}"
 
-    def create(self, request: MorphRequest, blobs: Sequence[bytes]) -> None:
-        """Stores the keyframes, whole or not at all. Raises MessageError, DiskFull, OutputUnwritable."""
-        _check_blobs(request, blobs)
+    def create(self, order: Order, blobs: Sequence[bytes]) -> None:
+        """Stores it all, whole or not at all; raises MessageError, DiskFull or OutputUnwritable."""
+        _check_blobs(order.request, blobs)
         unfinished = self.jobs / f"{UNFINISHED}{self.job_id}"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
             (unfinished / "frames").mkdir(parents=True)
-            for index, (image, blob) in enumerate(zip(request.keyframes, blobs, strict=True)):
+            for index, (image, blob) in enumerate(zip(order.request.keyframes, blobs, strict=True)):
                 _write_durably(unfinished / f"keyframe-{index:03d}{image.suffix}", blob)
+            _write_durably(unfinished / ORDER, pack_dataclass(order))
+            # What is in the folder must be on disk before the folder has its name.
+            _sync_folder(unfinished)
             shutil.rmtree(self.path, ignore_errors=True)
             unfinished.rename(self.path)
             _sync_folder(self.jobs)
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise translate(error, self.jobs) from error
+
+    def order(self) -> Order | None:
+        """What the job was asked to do; None when nothing that can be read says so."""
+        try:
+            return unpack_dataclass(Order, (self.path / ORDER).read_bytes())
+        except (OSError, MessageError):
+            return None
+
+    def keyframes(self, request: MorphRequest) -> list[bytes]:
+        """The keyframes' bytes; raises KeyframeLost when they are not what was sent."""
+        return [self._keyframe(index, image) for index, image in enumerate(request.keyframes)]
+
+    def _keyframe(self, index: int, image: KeyframeImage) -> bytes:
+        try:
+            data = self.keyframe(index, image.suffix).read_bytes()
+        except OSError:
+            data = b""
+        if MorphRequest.digest_of(data) != image.digest:
+            raise KeyframeLost(name=image.name or index + 1)
+        return data
 
     def remove(self) -> None:
         """Forgets the job's files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,19 +30,20 @@ class LinkKeys:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Worker: I am up and idle."""
+    """Worker: I am up and idle. It says so again every few seconds, in case that was lost."""
 
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Daemon: compute this job; `folder` is the job's folder."""
+    """Daemon: compute this job; `folder` is the job's folder, `lean` how often it had too little memory."""
 
     job_id: str
     folder: str
     request: MorphRequest
     max_megapixels: float
+    lean: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,15 @@ class FrameReady:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Worker: I am through with this job; without an error it is done, unless I was told to abandon it."""
+    """Worker: I am through with this job; without an error it is done, unless I was told to abandon it.
+
+    `starved` says that memory ran out; the error tells how much there was.
+    """
 
     job_id: str
     abandoned: bool = False
     error: ErrorInfo | None = None
+    starved: bool = False
 
 
 Said = Ready | Run | Open | Abandon | Found | Working | FrameReady | Ended
@@ -125,6 +131,8 @@ def call_home(context: zmq.Context[Any], keys: LinkKeys) -> zmq.Socket[bytes]:
     socket.curve_publickey = keys.public.encode()
     socket.curve_secretkey = keys.secret.encode()
     socket.linger = 1000
+    # The same after every reconnect: the daemon knows its worker by it.
+    socket.routing_id = f"worker-{os.getpid()}".encode()
     socket.connect(keys.endpoint)
     return socket
 

@@ -1,21 +1,29 @@
 """JobStore: jobs, frames and events in SQLite. The queue is a query, and the store is its one owner.
 
-One connection in one thread: SQLite's WAL-reset bug (fixed in 3.51.3) needs two.
+One connection in one thread: SQLite's WAL-reset bug (fixed in 3.51.3) needs two. It keeps the file to itself
+while it is open, so that no other program can make the daemon wait.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from keytween.jobs.folder import FrameFile
+from keytween.jobs.folder import FrameFile, Order
 from keytween.jobs.job import check_job_id, check_move
 from keytween_wire.codec import error_info, pack_dataclass, unpack_dataclass
-from keytween_wire.errors import DaemonError, JobIdTaken, KeytweenError, QueueFull, UnknownJob
+from keytween_wire.errors import (
+    DiskFull,
+    JobIdTaken,
+    KeytweenError,
+    OutputUnwritable,
+    QueueFull,
+    StoreUnusable,
+    UnknownJob,
+)
 from keytween_wire.messages import (
     ErrorInfo,
     Event,
@@ -28,6 +36,8 @@ from keytween_wire.messages import (
 )
 
 SCHEMA = 2
+OPEN_WITHIN_S = 2.0
+"""How long another program may still have the file open at the daemon's start."""
 _TABLES = """
 CREATE TABLE jobs (
     row INTEGER PRIMARY KEY,
@@ -40,6 +50,7 @@ CREATE TABLE jobs (
     total INTEGER NOT NULL,
     device INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    lean INTEGER NOT NULL DEFAULT 0,
     last_event INTEGER NOT NULL DEFAULT 0,
     error BLOB
 ) STRICT;
@@ -60,9 +71,11 @@ CREATE TABLE events (
     PRIMARY KEY (job_id, number)
 ) STRICT, WITHOUT ROWID;
 """
+_PRAGMAS = ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 _STEPS = {
     1: """
 ALTER TABLE jobs ADD COLUMN device INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN lean INTEGER NOT NULL DEFAULT 0;
 UPDATE jobs SET device = 1 WHERE engine = 'diffmorpher';
 DROP INDEX jobs_by_state;
 CREATE INDEX jobs_by_state ON jobs (state, device, row);
@@ -77,24 +90,37 @@ _KINDS: dict[str, type[Event]] = {
 
 
 class JobStore:
-    """The jobs on disk. Every method is one transaction, durable when it returns."""
+    """The jobs on disk. Every method is one transaction, durable when it returns.
+
+    Raises StoreUnusable for a file that is damaged, in use, or of a newer Keytween.
+    """
 
     def __init__(self, path: Path | str) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._path = path
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_WITHIN_S)
         self._db.row_factory = sqlite3.Row
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            # First of all, so that SQLite's shared memory beside the file is not needed either.
+            for pragma in _PRAGMAS:
                 self._db.execute(f"PRAGMA {pragma}")
             self._migrate(path)
-        except sqlite3.Error as error:
+            self._check()
+        except (sqlite3.DatabaseError, StoreUnusable) as error:
             self._db.close()
-            detail = f"its store {path} cannot be opened ({error}); move it away to begin with an empty one"
-            raise DaemonError(detail=detail) from error
+            if isinstance(error, StoreUnusable):
+                raise
+            raise StoreUnusable(name=path, detail=str(error)) from error
+
+    def _check(self) -> None:
+        """Whether SQLite finds the file whole."""
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
 
     def _migrate(self, path: Path | str) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
-            raise DaemonError(detail=f"its store {path} was written by a newer Keytween")
+            raise StoreUnusable(name=path, detail="a newer Keytween wrote it")
         if version == SCHEMA:
             return
         if version:
@@ -114,13 +140,26 @@ class JobStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """All of it or nothing; raises DiskFull, OutputUnwritable or StoreUnusable for what SQLite says."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.DatabaseError):
+                raise self._translated(error) from error
             raise
-        self._db.execute("COMMIT")
+
+    def _translated(self, error: sqlite3.DatabaseError) -> KeytweenError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_FULL":
+            return DiskFull(name=self._path)
+        if name.startswith(("SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            return OutputUnwritable(name=self._path, detail=str(error))
+        return StoreUnusable(name=self._path, detail=str(error))
 
     # ---- coming in
 
@@ -134,28 +173,34 @@ class JobStore:
             raise JobIdTaken(job_id=job_id)
         return self._info(row)
 
-    def submit(
-        self,
-        job_id: str,
-        request: MorphRequest,
-        *,
-        engine: str,
-        device: bool = False,
-        label: str = "",
-        limit: int = 10_000,
-    ) -> JobInfo:
-        """Queues a new job, for a worker on the processor or on a `device`; raises QueueFull."""
+    def check_room(self, limit: int, *, retry_s: float) -> None:
+        """Raises QueueFull where `limit` jobs wait; after `retry_s` there may be room."""
+        waiting = self._db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
+        if waiting >= limit:
+            raise QueueFull(limit=limit, retry_s=f"{max(1.0, retry_s):.0f}")
+
+    def submit(self, job_id: str, order: Order) -> JobInfo:
+        """Queues a new job, for a worker on the processor or on a device."""
         with self._transaction() as db:
-            waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
-            if waiting >= limit:
-                raise QueueFull(limit=limit)
-            db.execute(
-                "INSERT INTO jobs (job_id, state, engine, device, label, request, created, total)"
-                " VALUES (?,'queued',?,?,?,?,?,?)",
-                (job_id, engine, device, label, pack_dataclass(request), time.time(), request.total),
-            )
+            self._insert(db, job_id, order)
             self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
         return self.job(job_id)
+
+    def _insert(self, db: sqlite3.Connection, job_id: str, order: Order) -> None:
+        request = order.request
+        db.execute(
+            "INSERT INTO jobs (job_id, state, engine, device, label, request, created, total)"
+            " VALUES (?,'queued',?,?,?,?,?,?)",
+            (
+                job_id,
+                order.engine,
+                order.device,
+                order.label,
+                pack_dataclass(request),
+                order.created,
+                request.total,
+            ),
+        )
 
     # ---- moving on
 
@@ -210,9 +255,55 @@ class JobStore:
         return event
 
     def drop_frame(self, job_id: str, index: int) -> None:
-        """Forgets a frame whose file is gone or damaged, so that it is made again."""
+        """Forgets a frame whose file is gone or damaged, and that it was ever told of."""
         with self._transaction() as db:
-            db.execute("DELETE FROM frames WHERE job_id = ? AND drawing = ?", (job_id, index))
+            self._drop_frame(db, job_id, index)
+
+    def _drop_frame(self, db: sqlite3.Connection, job_id: str, index: int) -> None:
+        db.execute("DELETE FROM frames WHERE job_id = ? AND drawing = ?", (job_id, index))
+        rows = db.execute(
+            "SELECT number, body FROM events WHERE job_id = ? AND kind = 'frame-made'", (job_id,)
+        )
+        for row in rows.fetchall():
+            if unpack_dataclass(FrameMade, row["body"]).index == index:
+                db.execute("DELETE FROM events WHERE job_id = ? AND number = ?", (job_id, row["number"]))
+
+    def make_again(self, job_id: str, index: int) -> None:
+        """Forgets a frame whose file is gone or damaged; a job that was done waits again to make it.
+
+        The event that it was done goes as well: whoever asks for its events waits for the frame.
+        """
+        with self._transaction() as db:
+            self._drop_frame(db, job_id, index)
+            if self._existing(job_id)["state"] == JobState.DONE.value:
+                self._requeue(db, job_id)
+
+    def retry(self, job_id: str) -> bool:
+        """Lets a job that failed or was cancelled wait again, with its frames; raises UnknownJob."""
+        with self._transaction() as db:
+            state = JobState(self._existing(job_id)["state"])
+            if state not in (JobState.FAILED, JobState.CANCELLED):
+                return False
+            db.execute("UPDATE jobs SET attempts = 0, lean = 0 WHERE job_id = ?", (job_id,))
+            self._requeue(db, job_id)
+        return True
+
+    def _requeue(self, db: sqlite3.Connection, job_id: str) -> None:
+        """An ended job waits again; that it had ended is no event any more."""
+        rows = db.execute(
+            "SELECT number, body FROM events WHERE job_id = ? AND kind = 'job-changed'", (job_id,)
+        )
+        for row in rows.fetchall():
+            if unpack_dataclass(JobChanged, row["body"]).state.ended:
+                db.execute("DELETE FROM events WHERE job_id = ? AND number = ?", (job_id, row["number"]))
+        db.execute("UPDATE jobs SET state = 'queued', error = NULL WHERE job_id = ?", (job_id,))
+        self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
+
+    def make_lean(self, job_id: str) -> int:
+        """Notes that the job had too little memory and is to make do with less; returns how often so far."""
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET lean = lean + 1 WHERE job_id = ?", (job_id,))
+            return self._existing(job_id)["lean"]
 
     def progress(self, job_id: str, *, phase: str, step: int, steps: int, eta_s: float) -> Progressed:
         """Notes how far the job is; only the newest is kept."""
@@ -320,6 +411,7 @@ class JobStore:
             eta_s=now.eta_s,
             last_event=row["last_event"],
             attempts=row["attempts"],
+            lean=row["lean"],
             error=unpack_dataclass(ErrorInfo, row["error"]) if row["error"] else None,
         )
 

@@ -8,12 +8,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
+import psutil
 import zmq
 
 from keytween.jobs.folder import FrameFile, JobFolder
@@ -33,7 +34,7 @@ from keytween.jobs.link import (
     say,
 )
 from keytween_wire.codec import error_info
-from keytween_wire.errors import EngineFailed, JobError, KeytweenError, PictureMissing
+from keytween_wire.errors import EngineFailed, JobError, KeytweenError, OutOfMemory
 from keytween_wire.messages import MorphRequest
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 15.0
 REPORT_EVERY_S = 0.1
+SAY_READY_EVERY_S = 5
 
 
 class Engines:
@@ -51,15 +53,22 @@ class Engines:
         self._fits = fits
         self._open: dict[str, Engine] = {}
 
-    def get(self, name: str) -> Engine:
-        """The engine that `name` means; raises UnknownEngine or EngineUnavailable."""
+    def get(self, name: str, *, lean: int = 0) -> Engine:
+        """The engine that `name` means, using less memory the more `lean`.
+
+        Raises UnknownEngine or EngineUnavailable.
+        """
         # Imported here: a job with nothing left to do needs no engine.
         from keytween.engines import open_engine
+        from keytween.engines.base import Frugal
 
         if name not in self._open:
             self._open.clear()
             self._open[name] = open_engine(name, fits=self._fits)
-        return self._open[name]
+        engine = self._open[name]
+        if isinstance(engine, Frugal):
+            engine.make_do(lean)
+        return engine
 
 
 def compute(
@@ -68,6 +77,7 @@ def compute(
     engines: Engines,
     *,
     max_megapixels: float,
+    lean: int = 0,
     tell: Callable[[Said], None],
 ) -> Generator[None, None, None]:
     """Computes what the job lacks, a step at a time: the caller may close it between any two."""
@@ -78,15 +88,17 @@ def compute(
         tell(Found(folder.job_id, tuple(sorted(finished))))
         yield
         if len(finished) < request.total:
-            skip = frozenset(finished)
-            yield from _compute_rest(folder, request, engines, skip, max_megapixels, tell)
+            keyframes = folder.keyframes(request)
+            engine = engines.get(request.engine, lean=lean)
+            yield from _compute_rest(folder, request, keyframes, engine, finished, max_megapixels, tell)
 
 
 def _compute_rest(
     folder: JobFolder,
     request: MorphRequest,
-    engines: Engines,
-    skip: frozenset[int],
+    blobs: Sequence[bytes],
+    engine: Engine,
+    finished: Mapping[int, FrameFile],
     max_megapixels: float,
     tell: Callable[[Said], None],
 ) -> Iterator[None]:
@@ -95,9 +107,9 @@ def _compute_rest(
     from keytween.images import encode
     from keytween.render import open_keyframes, render
 
-    keyframes = open_keyframes(request, _keyframe_bytes(folder, request), max_megapixels=max_megapixels)
+    keyframes = open_keyframes(request, blobs, max_megapixels=max_megapixels)
     last_report = 0.0
-    for made in render(request, keyframes, engines.get(request.engine), skip=skip):
+    for made in render(request, keyframes, engine, skip=frozenset(finished)):
         if isinstance(made, Frame):
             data, suffix = encode(made.picture, request.file_format)
             frame = folder.store(made.index, data, suffix)
@@ -107,16 +119,6 @@ def _compute_rest(
             step = made.progress
             tell(Working(folder.job_id, step.phase, step.step, step.steps, made.eta_s))
         yield
-
-
-def _keyframe_bytes(folder: JobFolder, request: MorphRequest) -> list[bytes]:
-    found: list[bytes] = []
-    for index, image in enumerate(request.keyframes):
-        path = folder.keyframe(index, image.suffix)
-        if not path.is_file():
-            raise PictureMissing(name=image.name or path)
-        found.append(path.read_bytes())
-    return found
 
 
 def _ready(folder: JobFolder, frame: FrameFile, *, computed: bool, note: str = "") -> FrameReady:
@@ -149,6 +151,9 @@ class Worker:
         """Works until the daemon is gone (the watcher of standard input ends the process)."""
         self._tell(Ready(os.getpid()))
         while True:
+            if not self._socket.poll(SAY_READY_EVERY_S * 1000):
+                self._tell(Ready(os.getpid()))
+                continue
             message = hear(self._socket.recv_multipart())
             if isinstance(message, Run):
                 self._tell(self._run(message))
@@ -166,11 +171,17 @@ class Worker:
     def _run(self, run: Run) -> Ended:
         folder = JobFolder(Path(run.folder).parent, run.job_id)
         engines, most = self._engines_in(folder.jobs), run.max_megapixels
-        steps = compute(folder, run.request, engines, max_megapixels=most, tell=self._tell)
+        steps = compute(folder, run.request, engines, max_megapixels=most, lean=run.lean, tell=self._tell)
         try:
             for _ in steps:
                 if self._told_to_abandon(run.job_id):
                     return Ended(run.job_id, abandoned=True)
+        except OutOfMemory as error:
+            log.warning("job %s: %s", run.job_id, error, exc_info=True)
+            return Ended(run.job_id, error=error_info(error), starved=True)
+        except MemoryError:
+            log.warning("job %s: no memory", run.job_id, exc_info=True)
+            return Ended(run.job_id, error=error_info(OutOfMemory(detail=memory_left())), starved=True)
         except KeytweenError as error:
             log.warning("job %s: %s", run.job_id, error, exc_info=True)
             return Ended(run.job_id, error=error_info(error))
@@ -196,6 +207,12 @@ class Worker:
 
     def _tell(self, message: Said) -> None:
         self._socket.send_multipart(say(message))
+
+
+def memory_left() -> str:
+    """How much of the machine's memory is free, as a sentence's part."""
+    memory = psutil.virtual_memory()
+    return f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB were free"
 
 
 def _leave_with_parent() -> None:

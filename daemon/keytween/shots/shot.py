@@ -129,7 +129,7 @@ def check_output(template: str) -> str:
             for _, name, form, kind in Formatter().parse(template)
             if name is not None
         ]
-        # Nothing else: a width of its own choosing would fill all memory, and {shot.x} looks into the program.
+        # Nothing else: a width of its own choosing would fill all memory, and {shot.x} looks too far.
         odd = [field for field in fields if not _FIELD.fullmatch(field)]
     except ValueError as error:
         raise BadSetting(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Multipart messages: from clients to the daemon and back, and between the daemon and its workers.
 
 An input is a kind, then frames, each behind its length in two bytes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The connection file, the keys that may connect, and what the job store keeps of messages.
 
 An input's first letter says which of them the rest is.

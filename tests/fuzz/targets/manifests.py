@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shots tables (TOML, CSV), the settings file, and the records that a batch keeps of its shots.
 
 An input's first letter says which of them the rest is.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The part of `weights` that needs PyTorch: what the diffusion engine reads of a user's files."""
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def network() -> Any:
     """Something with one attention layer, as far as LoRAs look at a network."""
 
     class Network(torch.nn.Module):
-        attn_processors = {f"{LAYER}.processor": None}
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn_processors = {f"{LAYER}.processor": None}
 
         def get_submodule(self, target: str) -> Any:
             assert target == LAYER

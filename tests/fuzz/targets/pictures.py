@@ -1,4 +1,5 @@
-"""Whole picture files. The decoders are foreign, native code: a crash there ends the process, and is found."""
+# SPDX-License-Identifier: Apache-2.0
+"""Whole picture files. The decoders are foreign, native code: a crash there ends the process."""
 
 from __future__ import annotations
 

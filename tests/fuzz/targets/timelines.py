@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenTimelineIO: a timeline and an archive as the batch reads them, and as the add-on does."""
 
 from __future__ import annotations

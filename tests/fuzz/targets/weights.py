@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of checkpoints and LoRAs: safetensors, the folders' JSON, the list of names, fits and pacing curves.
 
 An input's first letter says which of them the rest is. Without PyTorch, what only the diffusion engine reads

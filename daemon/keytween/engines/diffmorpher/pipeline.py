@@ -437,6 +437,8 @@ class _Run:
             s.adain,
             s.fixed_lora,
             s.pace_rounds,
+            # Further rounds measure drawings as they are shown.
+            s.keep_ends and s.pace_rounds > 1,
         )
         measured = self._probes if how == "full" or s.pace_rounds > 1 else 0
         key = key_of(torch.zeros(0), {"curve": settings, "probes": measured})

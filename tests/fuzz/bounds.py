@@ -20,7 +20,7 @@ from keytween_wire.messages import ErrorInfo
 T = TypeVar("T")
 
 LONGEST_SENTENCE = 16_384
-"""Characters: far more than a file's name and what is wrong with it. No file may fill a screen with itself."""
+"""Characters: far more than a name and what is wrong with it. No file may fill a screen with itself."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate"} | {

@@ -7,7 +7,9 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,14 +84,14 @@ class JobFolder:
         _check_blobs(order.request, blobs)
         unfinished = self.jobs / f"{UNFINISHED}{self.job_id}"
         try:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            _remove(unfinished)
             (unfinished / "frames").mkdir(parents=True)
             for index, (image, blob) in enumerate(zip(order.request.keyframes, blobs, strict=True)):
                 _write_durably(unfinished / f"keyframe-{index:03d}{image.suffix}", blob)
             _write_durably(unfinished / ORDER, pack_dataclass(order))
             # What is in the folder must be on disk before the folder has its name.
             _sync_folder(unfinished)
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
             unfinished.rename(self.path)
             _sync_folder(self.jobs)
         except OSError as error:
@@ -109,7 +111,7 @@ class JobFolder:
 
     def _keyframe(self, index: int, image: KeyframeImage) -> bytes:
         try:
-            data = self.keyframe(index, image.suffix).read_bytes()
+            data = _read(self.keyframe(index, image.suffix))
         except OSError:
             data = b""
         if MorphRequest.digest_of(data) != image.digest:
@@ -117,8 +119,8 @@ class JobFolder:
         return data
 
     def remove(self) -> None:
-        """Forgets the job's files."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Forgets the job's files; what a link leads to stays."""
+        _remove(self.path)
 
     def store(self, index: int, data: bytes, suffix: str) -> FrameFile:
         """Makes a frame visible under its digest, at once and on disk, and notes it in the journal.
@@ -148,11 +150,11 @@ class JobFolder:
         """The frames that are whole, by index; anything else in the folder is swept away."""
         found: dict[int, FrameFile] = {}
         for path in self.path.glob(f"{UNFINISHED}*"):
-            path.unlink(missing_ok=True)
+            _remove(path)
         for path in sorted(self.frames.iterdir()) if self.frames.is_dir() else ():
             frame = _verify(path)
             if frame is None or frame.index in found:
-                path.unlink(missing_ok=True)
+                _remove(path)
             else:
                 found[frame.index] = frame
         return found
@@ -160,7 +162,7 @@ class JobFolder:
     def read(self, frame: FrameFile) -> bytes | None:
         """The bytes of a finished frame, None when the file is gone or is not what its name says."""
         try:
-            data = (self.frames / frame.name).read_bytes()
+            data = _read(self.frames / frame.name)
         except OSError:
             return None
         return data if hashlib.sha256(data).hexdigest() == frame.digest else None
@@ -187,10 +189,29 @@ def _verify(path: Path) -> FrameFile | None:
     match = _FRAME.fullmatch(path.name)
     if match is None:
         return None
-    data = path.read_bytes()
+    try:
+        data = _read(path)
+    except OSError:
+        return None
     if hashlib.sha256(data).hexdigest() != match[2]:
         return None
     return FrameFile(int(match[1]), match[2], match[3], len(data))
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a plain file; OSError for a link or a device, which might lead anywhere and never end."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return path.read_bytes()
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or a folder with all in it; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keytween.shots.records import Shelf, Stored
-from keytween.shots.shot import LONGEST_NAME, Shot
+from keytween.shots.shot import LONGEST_NAME, Shot, is_device
 from keytween_wire.easing import Easing
 from keytween_wire.errors import (
     BadSetting,
@@ -275,6 +275,8 @@ def _check_names(planned: Planned) -> None:
     for part in longest.parts[1:-1]:
         _check_length(part)
     _check_length(longest.name + SUFFIXES[0])
+    for part in Path(planned.shot.file(Path(), planned.plan.last_frame)).parts:
+        _check_portable(part)
 
 
 def _check_length(name: str) -> None:
@@ -282,6 +284,14 @@ def _check_length(name: str) -> None:
     if length > LONGEST_NAME:
         detail = f"{length} bytes are too long for a file's name, which may have {LONGEST_NAME}"
         raise OutputUnwritable(name=name, detail=detail)
+
+
+def _check_portable(name: str) -> None:
+    """A farm's machines share a disk, whatever their system."""
+    if is_device(name):
+        raise OutputUnwritable(name=name, detail="Windows keeps this name for a device")
+    if name not in (".", "..") and name.endswith((".", " ")):
+        raise OutputUnwritable(name=name, detail="Windows drops a dot or a blank at a name's end")
 
 
 def check_places(planned: Planned, shelf: Shelf, *, overwrite: bool = False) -> None:

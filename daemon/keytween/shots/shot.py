@@ -20,6 +20,9 @@ FILMS = ("none", "mp4", "prores")
 LONGEST_NAME = 255
 """Bytes of a file's name that every file system takes."""
 
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
@@ -102,6 +105,11 @@ class Batch:
         return self.output / "results"
 
 
+def is_device(name: str) -> bool:
+    """Whether Windows would open a device of this name in place of a file, whatever the suffix."""
+    return name.partition(".")[0].rstrip(" ").casefold() in _DEVICES
+
+
 def check_id(shot: str) -> str:
     """The id, fit to be a file's name on any system; raises BadSetting."""
     detail = ""
@@ -109,6 +117,8 @@ def check_id(shot: str) -> str:
         detail = "it must be a name, without blanks around it and no dot at its end"
     elif any(c in '/\\:*?"<>|' or not c.isprintable() for c in shot):
         detail = 'it names a folder, so it may hold none of / \\ : * ? " < > |'
+    elif is_device(shot):
+        detail = "Windows keeps this name for a device"
     elif len(os.fsencode(shot)) > LONGEST_NAME:
         detail = f"it has {len(os.fsencode(shot))} bytes, and a file's name at most {LONGEST_NAME}"
     if detail:

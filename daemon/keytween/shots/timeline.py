@@ -6,8 +6,10 @@ metadata under `keytween`; `docs/batch.md` has the words.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 FRAMES = "frames/{shot}/{shot}.{frame:04d}"
 """How frames are called, so that image sequences can name them; DIGITS are the number's."""
 DIGITS = 4
+MOST_DIGITS = 99
 MEDIA = "unpacked"
 """Where an archive's pictures go, below the output."""
 KEY = "keytween"
@@ -95,11 +98,24 @@ def read(source: Path, output: Path | None) -> Batch:
     """The batch in a `.otio` or `.otioz`; raises ShotsUnreadable."""
     place = tables.Place.of(source, None, FRAMES, output)
     _, whole, root = load(source, place.output)
-    rows = [_row(chain, rate_of(whole)) for chain in chains(whole, root)]
+    with sense(source):
+        rows = [_row(chain, rate_of(whole)) for chain in chains(whole, root)]
     if not rows:
         detail = "no track has a gap between two clips of pictures"
         raise ShotsUnreadable(name=source, detail=detail)
     return tables.gather(place, rows)
+
+
+@contextmanager
+def sense(source: Path) -> Iterator[None]:
+    """What its times, rates and names lead to; raises ShotsUnreadable where that is nowhere."""
+    import opentimelineio as otio
+
+    try:
+        yield
+    except (otio.exceptions.OTIOError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        detail = f"its times or names make no sense ({str(error)[:200]})"
+        raise ShotsUnreadable(name=source, detail=detail) from error
 
 
 def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
@@ -112,7 +128,9 @@ def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
     path = unpack(source, output / MEDIA) if source.suffix.lower() == ".otioz" else source
     try:
         # Not its adapters, which look for plug-ins wherever the environment says.
-        found = otio.core.deserialize_json_from_file(str(path))
+        found = otio.core.deserialize_json_from_string(_sound(path))
+    except OSError as error:
+        raise ShotsUnreadable(name=source, detail=error.strerror or error) from error
     except (otio.exceptions.OTIOError, ValueError, TypeError, KeyError, RuntimeError) as error:
         detail = f"it is no OpenTimelineIO ({str(error).splitlines()[0] if str(error) else 'nothing'})"
         raise ShotsUnreadable(name=source, detail=detail) from error
@@ -121,6 +139,21 @@ def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
     if not isinstance(found, otio.schema.Timeline):
         raise ShotsUnreadable(name=source, detail="it holds no timeline")
     return otio, found, path.absolute().parent
+
+
+def _sound(path: Path) -> str:
+    """The file's JSON, written anew without what ends OpenTimelineIO's own parser and this process with it.
+
+    That is JSON that is torn, that says a thing twice, or fields that come with a later schema.
+    Raises OSError, ValueError or RecursionError.
+    """
+    return json.dumps(json.loads(path.read_text("utf-8-sig"), object_hook=_of_its_schema))
+
+
+def _of_its_schema(thing: dict[str, Any]) -> dict[str, Any]:
+    if thing.get("OTIO_SCHEMA") == "Clip.1":
+        thing.pop("media_references", None)
+    return thing
 
 
 def rate_of(whole: otio.schema.Timeline) -> float:
@@ -222,7 +255,10 @@ def _file(
     passed = round((time - began).rescaled_to(media.rate).value)
     step = max(1, media.frame_step)
     number = media.start_frame + passed // step * step
-    sign, digits = ("-" if number < 0 else ""), f"{abs(number):0{media.frame_zero_padding}d}"
+    sign, digits = (
+        ("-" if number < 0 else ""),
+        f"{abs(number):0{min(media.frame_zero_padding, MOST_DIGITS)}d}",
+    )
     base = media.target_url_base
     joint = "" if not base or base.endswith("/") else "/"
     return path_of(f"{base}{joint}{media.name_prefix}{sign}{digits}{media.name_suffix}", root)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from bounds import foreseen, scratch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: F401  (takes seconds)
 
 from keytween.engines.diffmorpher import checkpoints, lora
 from keytween.engines.diffmorpher.fits import FitStore

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,6 +75,8 @@ WORDS = (
         b"[[",
     ),
 )
+# At once: PyTorch starts programs of its own while it is imported.
+networks = import_module("targets.networks") if find_spec("torch") else None
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -88,9 +91,7 @@ def one_input(data: bytes) -> None:
         file = scratch() / "any.safetensors"
         file.write_bytes(rest)
         assert models.is_safetensors(file) in (True, False)
-    if find_spec("torch") is not None:
-        from targets import networks
-
+    if networks is not None:
         networks.one_input(data)
 
 

@@ -147,8 +147,15 @@ def load(path: Path, *, device: torch.device | None = None, dtype: torch.dtype |
         module.requires_grad_(False).eval()
     blend = Blend()
     install(unet, blend)
-    schedule = NoiseSchedule.from_config(_json(path / "scheduler" / "scheduler_config.json", path))
-    return Checkpoint(path, unet, vae, encoders, schedule, blend, device, dtype)
+    return Checkpoint(path, unet, vae, encoders, schedule(path), blend, device, dtype)
+
+
+def schedule(path: Path) -> NoiseSchedule:
+    """The noise schedule of the checkpoint in a folder; raises CheckpointUnusable."""
+    try:
+        return NoiseSchedule.from_config(_json(path / "scheduler" / "scheduler_config.json", path))
+    except ValueError as error:
+        raise CheckpointUnusable(name=path, detail=f"its scheduler makes no sense: {error}") from error
 
 
 def fingerprint(path: Path) -> str:
@@ -166,7 +173,7 @@ def fingerprint(path: Path) -> str:
 def _json(file: Path, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointUnusable(name=path, detail=f"it has no readable {file.relative_to(path)}") from error
     return value if isinstance(value, dict) else {}
 

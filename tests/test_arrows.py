@@ -148,6 +148,7 @@ SHOTS = (
     "reading",
     "timeline",
     "unpack",
+    "schemas",
     "tables",
     "shot",
 )

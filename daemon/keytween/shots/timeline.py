@@ -6,7 +6,7 @@ metadata under `keytween`; `docs/batch.md` has the words.
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from urllib.request import url2pathname
 
 from keytween.headers import SUFFIXES
 from keytween.shots import tables
+from keytween.shots.schemas import sound
 from keytween.shots.shot import Batch
 from keytween.shots.unpack import unpack
 from keytween_wire.errors import ExtraMissing, ShotsUnreadable
@@ -113,7 +114,14 @@ def sense(source: Path) -> Iterator[None]:
 
     try:
         yield
-    except (otio.exceptions.OTIOError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (
+        otio.exceptions.OTIOError,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         detail = f"its times or names make no sense ({str(error)[:200]})"
         raise ShotsUnreadable(name=source, detail=detail) from error
 
@@ -128,7 +136,7 @@ def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
     path = unpack(source, output / MEDIA) if source.suffix.lower() == ".otioz" else source
     try:
         # Not its adapters, which look for plug-ins wherever the environment says.
-        found = otio.core.deserialize_json_from_string(_sound(path))
+        found = otio.core.deserialize_json_from_string(sound(path.read_text("utf-8-sig")))
     except OSError as error:
         raise ShotsUnreadable(name=source, detail=error.strerror or error) from error
     except (otio.exceptions.OTIOError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -139,21 +147,6 @@ def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
     if not isinstance(found, otio.schema.Timeline):
         raise ShotsUnreadable(name=source, detail="it holds no timeline")
     return otio, found, path.absolute().parent
-
-
-def _sound(path: Path) -> str:
-    """The file's JSON, written anew without what ends OpenTimelineIO's own parser and this process with it.
-
-    That is JSON that is torn, that says a thing twice, or fields that come with a later schema.
-    Raises OSError, ValueError or RecursionError.
-    """
-    return json.dumps(json.loads(path.read_text("utf-8-sig"), object_hook=_of_its_schema))
-
-
-def _of_its_schema(thing: dict[str, Any]) -> dict[str, Any]:
-    if thing.get("OTIO_SCHEMA") == "Clip.1":
-        thing.pop("media_references", None)
-    return thing
 
 
 def rate_of(whole: otio.schema.Timeline) -> float:
@@ -274,7 +267,7 @@ def path_of(url: str, root: Path) -> Path | None:
         return None
     plain = root / url
     # Tools differ in whether a relative path is written as an address: what is there decides.
-    return plain if plain.exists() or "%" not in url else root / unquote(url)
+    return plain if os.path.exists(plain) or "%" not in url else root / unquote(url)
 
 
 # ---- what the artist says

@@ -27,6 +27,8 @@ _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MOST_PARTS = 100_000
 """No header has so many chunks, segments or attributes; a file of nothing else would take minutes."""
+_SLACK = 1 << 16
+"""Bytes that packed pixels may take beside twice their own size: a packer that does not pack wastes less."""
 _MOST_PAGES, _MOST_TAGS = 1000, 512
 """Directories of a TIFF may lie across each other, so that a small file has any number of both."""
 
@@ -80,8 +82,28 @@ def _png(data: bytes) -> Header:
     if b"IHDR" not in facts:
         raise ValueError("the header is missing")
     width, height = struct.unpack_from(">II", facts[b"IHDR"])
+    if _png_packed(data) > _SLACK + 2 * _png_unpacked(facts[b"IHDR"]):
+        # What is left over would be unpacked all the same, a thousand times its size.
+        raise ValueError("there is far more behind it than the pixels that it promises")
     frames = struct.unpack_from(">I", facts[b"acTL"])[0] if b"acTL" in facts else 1
     return Header(".png", width, height, max(1, frames), colour=_png_colour(facts))
+
+
+def _png_packed(data: bytes) -> int:
+    """The bytes of packed pixels, as their chunks say."""
+    position, packed = 8, 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        packed += length if kind == b"IDAT" else 0
+        position += 12 + length
+    return packed
+
+
+def _png_unpacked(head: bytes) -> int:
+    """The bytes of its pixels with a filter for each line; an interlaced picture has some more."""
+    width, height, depth, kind = struct.unpack_from(">IIBB", head)
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 4)
+    return height * (1 + (width * channels * depth + 7) // 8)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

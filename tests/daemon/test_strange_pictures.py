@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import OpenImageIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from keytween import headers, icc, images, pixels
 from keytween.images import is_pattern, read, sequence
@@ -180,3 +183,19 @@ def test_superscripts_in_names_are_no_numbers(tmp_path: Path) -> None:
     for name in ("a1²2.png", "a1²10.png"):
         (tmp_path / name).touch()
     assert [path.name for path in sequence(str(tmp_path / "*.png"))] == ["a1²2.png", "a1²10.png"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("level", [0, 9])
+def test_a_png_may_be_packed_badly_but_not_with_a_bomb_behind_its_pixels(mode: str, level: int) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (700, 300), np.uint8)
+    picture = Image.fromarray(noise).convert(mode) if mode != "I;16" else Image.fromarray(noise.astype("u2"))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=level)
+    assert read(buffer.getvalue()).size == (300, 700)
+    whole = buffer.getvalue()
+    at = whole.rindex(b"IEND") - 4
+    more = bytes(3 << 20)
+    surplus = struct.pack(">I", len(more)) + b"IDAT" + more + struct.pack(">I", zlib.crc32(b"IDAT" + more))
+    with pytest.raises(PictureDamaged, match="far more behind it"):
+        read(whole[:at] + surplus + whole[at:])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "fuzzing.md"
 SEEDS = Path(__file__).resolve().parent / "seeds"
-BEGIN, END = "<!-- scripts/fuzz --note writes from here", "<!-- to here -->"
+BEGIN, END = "<!-- scripts/fuzz --note writes from here -->\n", "<!-- to here -->"
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ def note(target: str, line: str, page: Path = PAGE) -> None:
         text = file.read()
         before, rest = text.split(BEGIN, 1)
         table, after = rest.split(END, 1)
-        rows = [each for each in table.splitlines() if each and not each.startswith(f"| `{target}` ")]
+        head, rule, *rows = table.splitlines()
+        kept = [each for each in rows if not each.startswith(f"| `{target}` ")]
         file.seek(0)
-        file.write(before + BEGIN + "\n".join([*rows, line]) + "\n\n" + END + after)
+        file.write(before + BEGIN + "\n".join([head, rule, *sorted([*kept, line])]) + "\n" + END + after)
         file.truncate()
 
 

@@ -6,10 +6,12 @@ It ends the whole process where JSON is torn, says a thing twice, or has nothing
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 MOST_DEPTH = 200
 _SCHEMA = "OTIO_SCHEMA"
+_VERSIONED = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\.[1-9][0-9]{0,5}")
 _TIME, _RANGE = ("RationalTime",), ("TimeRange",)
 _FIELDS: dict[str, tuple[str, ...]] = {
     "tracks": ("Stack",),
@@ -51,6 +53,8 @@ def _look(value: Any, depth: int) -> None:
 
 def _check(thing: dict[str, Any]) -> None:
     kind = name_of(thing)
+    if not _VERSIONED.fullmatch(str(thing[_SCHEMA])):
+        raise ValueError(f"{str(thing[_SCHEMA])[:40]!r} is no schema")
     # This one comes with the next schema of clips, and is not expected in the older.
     if thing[_SCHEMA] == "Clip.1":
         thing.pop("media_references", None)

@@ -23,6 +23,8 @@ import numpy as np
 import psutil
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from toon_networks import (
     SIDE,
     new_schedule,
@@ -157,21 +159,40 @@ class Training:
 
     @property
     def _file(self) -> Path:
-        return self.plan.state / f"{self.name}.pt"
+        return self.plan.state / f"{self.name}.safetensors"
 
     def _load(self) -> None:
-        kept = torch.load(self._file, map_location=self.plan.device, weights_only=True)
-        self.network.load_state_dict(kept["network"])
-        self.average.load_state_dict(kept["average"])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.step, self.seconds = kept["step"], kept["seconds"]
+        kept = load_file(self._file, device=str(self.plan.device))
+        with safe_open(self._file, "pt") as file:
+            told = json.loads(file.metadata()["training"])
+        self.network.load_state_dict(_within("network.", kept))
+        self.average.load_state_dict(_within("average.", kept))
+        self._load_optimizer(_within("optimizer.", kept), told["groups"])
+        self.step, self.seconds = told["step"], told["seconds"]
+
+    def _load_optimizer(self, kept: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in kept.items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = value
+        for number, parameter in enumerate(self.network.parameters()):
+            # A file has one layout of memory, the optimiser wants the parameter's.
+            for key, value in state.get(number, {}).items():
+                if value.shape == parameter.shape:
+                    state[number][key] = torch.empty_like(parameter).copy_(value)
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def save(self) -> None:
         """Writes everything beside its place, then renames."""
         beside = self._file.with_suffix(".tmp")
-        kept = {"network": self.network.state_dict(), "average": self.average.state_dict()}
-        kept |= {"optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
-        torch.save(kept, beside)
+        optimizer = self.optimizer.state_dict()
+        kept = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        kept |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for number, values in optimizer["state"].items():
+            kept |= {f"optimizer.{number}.{key}": value for key, value in values.items()}
+        told = {"groups": optimizer["param_groups"], "step": self.step, "seconds": self.seconds}
+        plain = {name: value.contiguous() for name, value in kept.items()}
+        save_file(plain, beside, metadata={"training": json.dumps(told)})
         beside.replace(self._file)
 
     @property
@@ -235,6 +256,11 @@ class Training:
     def autocast(self) -> torch.autocast:
         """bf16 for what is heavy: on processors that have it, it halves a step."""
         return torch.autocast(self.plan.device.type, dtype=torch.bfloat16)
+
+
+def _within(prefix: str, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of the kept tensors has names that begin so, without that."""
+    return {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
 
 
 # ---- the VAE
@@ -328,11 +354,11 @@ def _unet_loss(training: Training, clean: Tensor, tokens: Tensor, levels: Tensor
 @torch.no_grad()
 def _latents(plan: Plan, vae: Any) -> tuple[Tensor, list[str]]:
     """The latents (N, C, h, w) of many drawings in float16 and their captions, made once and kept."""
-    file = plan.state / "latents.pt"
+    file = plan.state / "latents.safetensors"
     toons = [training_toon(number) for number in range(LATENTS)]
     captions = [caption(toon) for toon in toons]
     if file.exists():
-        return torch.load(file, weights_only=True), captions
+        return load_file(file)["latents"], captions
     rows = []
     for first in range(0, LATENTS, 50):
         drawn = np.stack([picture(toons[i], i) for i in range(first, min(LATENTS, first + 50))])
@@ -342,7 +368,7 @@ def _latents(plan: Plan, vae: Any) -> tuple[Tensor, list[str]]:
         if first % 1000 == 0:
             print("encoded", first, flush=True)
     latents = torch.cat(rows)
-    torch.save(latents, file)
+    save_file({"latents": latents}, file)
     return latents, captions
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from figures import measured as measured
+
 # Blender's Python has the add-on alone, and installs its wire package later than this.
 try:
     from discs import draw_disc

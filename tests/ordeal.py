@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 SEGFAULT, HANG, HOARD, MISTAKE, SLOW, STARVE, STARVE_ONCE = 11, 12, 13, 14, 15, 16, 17
+TELL = 31
 HOARD_MB = 900
 """How much more memory than usual `HOARD` takes."""
 
@@ -37,6 +38,8 @@ class Ordeal(Dissolve):
             raise MemoryError
         if request.seed == {MISTAKE}:
             raise RuntimeError("a mistake")
+        if request.seed == {TELL}:
+            raise RuntimeError(f"cannot draw {{request.diffusion.prompts}} of {{request.keyframes[0].name}}")
         for made in super().morph(request, keyframes, skip=skip):
             time.sleep(0.15 if request.seed == {SLOW} else 0)
             yield made

@@ -303,6 +303,17 @@ def leads_somewhere(path: Path, target: str) -> bool:
     return anchor in slugs
 
 
+def test_every_attack_that_the_threat_model_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text("utf-8")))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 30
+    assert sorted(named - there) == []
+
+
 def test_every_page_of_the_documentation_is_linked_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [path.name for path in DOCS.glob("*.md") if f"](docs/{path.name})" not in readme] == []

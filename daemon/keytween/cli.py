@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keytween import cli_batch, cli_bench, cli_jobs
+from keytween import cli_batch, cli_bench, cli_jobs, cli_log
 from keytween.terminal import command, print_json, progress, say
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.errors import (
@@ -86,15 +86,19 @@ def build_parser() -> argparse.ArgumentParser:
     _add_morph(commands)
     _add_serve(commands)
     cli_jobs.add(commands)
+    cli_log.add(commands)
     _add_models(commands)
     cli_batch.add(commands)
     cli_bench.add(commands)
-    _add_simple(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
+    _add_doctor(commands)
     return parser
 
 
-def _add_simple(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]) -> None:
-    command(commands, name, text, run)
+def _add_doctor(commands: Any) -> None:
+    doctor = command(commands, "doctor", "check the installation, the engines and the daemon", _doctor)
+    doctor.add_argument(
+        "--bundle", metavar="FILE", nargs="?", type=Path, const=Path(), help="make a zip for a bug report"
+    )
 
 
 def _add_demo(commands: Any) -> None:
@@ -339,16 +343,16 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import logging
+    import faulthandler
 
+    from keytween import logs
     from keytween.config import load
     from keytween.server import serve
 
     config = load(state=options.state)
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=_log_handlers(config)
-    )
+    logs.begin(config.log, process="daemon")
+    faulthandler.enable(logs.open_output(config.log))
 
     def announce(connection: Any) -> None:
         if options.json:
@@ -359,15 +363,6 @@ def _serve(options: argparse.Namespace) -> int:
 
     serve(config, parent=options.parent, announce=announce)
     return 0
-
-
-def _log_handlers(config: Config) -> list[Any]:
-    import logging.handlers
-
-    rotating = logging.handlers.RotatingFileHandler(
-        config.log, maxBytes=2 << 20, backupCount=3, encoding="utf-8"
-    )
-    return [rotating, logging.StreamHandler()]
 
 
 # ---- models
@@ -499,12 +494,33 @@ def _doctor(options: argparse.Namespace) -> int:
     from keytween.config import load
     from keytween.doctor import examine
 
+    if options.bundle is not None:
+        return _bundle(options)
     findings = examine(load())
     if options.json:
         print_json([finding.as_json() for finding in findings])
     for finding in findings:
         say(options, str(finding))
     return 0 if all(finding.good for finding in findings) else EXIT_UNEXPECTED
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from keytween.bundle import default_name, write
+    from keytween.config import load
+
+    path = options.bundle if options.bundle.name else Path(default_name())
+    parts = write(load(), path)
+    if options.json:
+        files = [{"name": part.name, "holds": part.holds, "bytes": len(part.data)} for part in parts]
+        print_json({"bundle": str(path.absolute()), "files": files})
+    say(options, f"{path} holds:")
+    for part in parts:
+        say(options, f"  {part.name:15} {len(part.data) / 1000:7.1f} kB  {part.holds}")
+    say(
+        options,
+        "Pictures, prompts, names and keys are left out. Look through it before you show it to anybody.",
+    )
+    return 0
 
 
 if __name__ == "__main__":

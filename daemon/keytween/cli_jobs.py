@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     command(actions, "list", "list the daemon's jobs, newest first", _jobs_list)
     cancel = command(actions, "cancel", "cancel jobs that wait or run", _jobs_cancel)
     cancel.add_argument("jobs", nargs="*", metavar="JOB", help="job ids, or their first digits")
-    cancel.add_argument("--all", action="store_true", help="cancel every job")
+    cancel.add_argument("--all", action="store_true", help="every job that has not ended")
     retry = command(actions, "retry", "let jobs that failed or were cancelled go on", _jobs_retry)
     retry.add_argument("jobs", nargs="*", metavar="JOB", help="job ids, or their first digits")
     retry.add_argument("--all", action="store_true", help="every job that failed")

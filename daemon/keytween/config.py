@@ -25,6 +25,7 @@ class Config:
     `idle_s` after how many seconds without work the worker exits and frees its memory, `hang_s` after how
     many seconds without a word in the middle of a job it is given up and replaced.
     `devices` is `auto` for a worker on each GPU, or those that get one, as CUDA_VISIBLE_DEVICES names them.
+    `metrics` is the loopback address and port of the figures for Prometheus, empty for none.
     """
 
     state: Path
@@ -35,6 +36,7 @@ class Config:
     hang_s: float = 900.0
     queued_jobs: int = 10_000
     devices: str = "auto"
+    metrics: str = ""
 
     @property
     def log(self) -> Path:

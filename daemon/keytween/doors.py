@@ -16,6 +16,7 @@ import zmq
 from keytween.config import Config
 from keytween.jobs.link import LinkKeys, worker_keys
 from keytween.keys import CLIENTS, WORKERS, AllowList, KeyPair, authorised_keys, new_connection
+from keytween.logs import warn
 from keytween.porter import Porter
 from keytween_wire.messages import Limits
 
@@ -29,6 +30,7 @@ class Doors:
 
     def __init__(self, config: Config, limits: Limits) -> None:
         self._limits = limits
+        self.refused = 0
         self._context: zmq.Context[Any] = zmq.Context()
         self._folder = _private_folder(config.state) if HAS_UNIX_SOCKETS else None
         server, client, worker = KeyPair.new(), KeyPair.new(), KeyPair.new()
@@ -78,7 +80,11 @@ class Doors:
 
     def answer(self) -> None:
         """Answers one question whether a key may enter."""
-        self.zap.send_multipart(self._allowed.answer(self.zap.recv_multipart()))
+        reply = self._allowed.answer(self.zap.recv_multipart())
+        self.zap.send_multipart(reply)
+        if reply[2] != b"200":
+            self.refused += 1
+            warn("key-refused")
 
     @property
     def are_kept(self) -> bool:

@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from keytween.engines.weights import fault
 from keytween.placing import place
 from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelNotFetched
 
@@ -50,8 +51,6 @@ _WANTED = re.compile(
 """The files of a checkpoint that are pulled: plain weights as safetensors, and what describes them."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PICKLED = {".bin", ".ckpt", ".pt", ".pth"}
-_LONGEST_HEADER = 100 << 20
 
 Advance = Callable[[str, int], None]
 """Called with the file that is being read and how many more of its bytes are done."""
@@ -336,39 +335,8 @@ def _pipeline(folder: Path) -> tuple[str, ...]:
 
 
 def _check_weights(folder: Path, part: str) -> None:
-    stem = _STEMS.get(part, _TEXT_STEM)
-    files = [p for p in (folder / part).iterdir() if re.fullmatch(f"{stem}({_WEIGHTS})", p.name)]
-    plain = [file for file in files if file.suffix == ".safetensors"]
-    if not plain:
-        raise CheckpointUnusable(name=folder, detail=f"its {part} {_lack(folder / part, stem)}")
-    for file in plain:
-        if not is_safetensors(file):
-            detail = f"its {file.relative_to(folder).as_posix()} is cut off or no safetensors file"
-            raise CheckpointUnusable(name=folder, detail=detail)
-
-
-def _lack(part: Path, stem: str) -> str:
-    """What a part without plain weights has instead."""
-    suffixes = {file.suffix for file in part.iterdir()}
-    if ".safetensors" in suffixes:
-        return f"has a variant of the weights, but no {stem}.safetensors"
-    if suffixes & _PICKLED:
-        return f"has pickled weights, which are never loaded, and no {stem}.safetensors"
-    return f"has no {stem}.safetensors"
-
-
-def is_safetensors(file: Path) -> bool:
-    """Whether the file's header is one of safetensors and fits the file's size."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
-            return False
-        with suppress(ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
-            header = json.loads(stream.read(length))
-            ends = [int(t["data_offsets"][1]) for key, t in header.items() if key != "__metadata__"]
-            return max(ends, default=0) + 8 + length == size
-    return False
+    if wrong := fault(folder / part, _STEMS.get(part, _TEXT_STEM)):
+        raise CheckpointUnusable(name=folder, detail=f"its {part} {wrong}")
 
 
 # ---- pull

@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from keytween.logs import warn
+
 MOST_STRANGERS = 32
 """How many connections may be without a key at a time."""
 PATIENCE_S = 3.0
@@ -225,6 +227,7 @@ class Porter:
 
     def _turn_away(self, guest: _Guest) -> None:
         self.turned_away += 1
+        warn("stranger-turned-away")
         self._end(guest)
 
     def _end(self, guest: _Guest) -> None:

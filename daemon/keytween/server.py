@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import psutil
@@ -28,6 +28,7 @@ from keytween.jobs.dispatch import Dispatch, Patience
 from keytween.jobs.folder import UNFINISHED, FrameFile, JobFolder, Order
 from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
+from keytween.logs import COVER, note, warn
 from keytween.models import KNOWN, registered, resolve
 from keytween_wire import OLDEST, PROTOCOL
 from keytween_wire.codec import Received, decode, encode, error_info, number_of
@@ -75,10 +76,13 @@ from keytween_wire.messages import (
     Welcome,
 )
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from keytween.metrics import Metrics
+
 TICK_MS = 50
 RETRY_MS = 5
 COMPLAIN_EVERY_S = 60.0
+TELL_EVERY_S = 1.0
 MOST_WATCHERS = 4096
 PRESETS = {
     "final": "For the result: a true inversion and an even pace",
@@ -114,13 +118,16 @@ class Server:
         self._pending: set[str] = set()
         self._heard: deque[tuple[bytes, Said]] = deque()
         self._complaint, self._complained_at = "", 0.0
-        self._stopping = False
+        self._stopping, self._stopped_by = False, ""
         self._stop_when_idle = False
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _sole_daemon(config)
+        self._metrics = _open_metrics(config.metrics)
+        self._told_at = 0.0
         self._store = JobStore(config.state / "jobs.sqlite")
         self._doors = Doors(config, self._limits)
         self.connection = self._doors.connection
+        COVER.words |= {self.connection.client_secret, self._doors.worker_keys.secret}
         self._dispatch = Dispatch(
             self._store,
             self._jobs_folder,
@@ -142,7 +149,7 @@ class Server:
             if path.is_dir() and path.name.removeprefix(UNFINISHED) not in known:
                 shutil.rmtree(path, ignore_errors=True)
         for job_id in self._store.requeue_running():
-            log.info("job %s goes on", job_id)
+            note("job-goes-on", job=job_id)
 
     # ---- the loop
 
@@ -153,12 +160,13 @@ class Server:
         for socket in (self._doors.zap, self._doors.clients, self._doors.workers):
             poller.register(socket, zmq.POLLIN)
         self.connection.save(self._config.connection)
-        log.info("keytween %s listens at %s", __version__, self.connection.endpoint)
+        note("daemon-ready", version=__version__, protocol=PROTOCOL, endpoint=self.connection.endpoint)
         if ready:
             ready(self.connection)
         try:
             while not self._finished():
                 if not self._doors.are_kept:
+                    note("porter-gone", level=logging.ERROR)
                     raise DaemonError(detail="its porter is gone, so that nobody could come in")
                 found = dict(poller.poll(RETRY_MS if self._pending else TICK_MS))
                 self._turn(found)
@@ -176,6 +184,7 @@ class Server:
             self._take_in()
             self._dispatch.tick()
             self._pump()
+            self._tell_metrics()
         except Exception as error:  # noqa: BLE001  the loop's boundary: a full disk must not end the daemon
             self._complain(error)
             time.sleep(RETRY_MS / 1000)
@@ -186,19 +195,21 @@ class Server:
         orphaned = self._parent is not None and not self._parent.is_running()
         return (orphaned or self._stop_when_idle) and not self._store.busy()
 
-    def stop(self) -> None:
+    def stop(self, *, by: str = "") -> None:
         """Leaves the loop at its next turn."""
-        self._stopping = True
+        self._stopping, self._stopped_by = True, by
 
     def _close(self) -> None:
         self._dispatch.stop()
+        if self._metrics is not None:
+            self._metrics.close()
         with suppress(OSError, KeytweenError):
             if Connection.load(self._config.connection).boot_id == self.connection.boot_id:
                 self._config.connection.unlink()
         self._doors.close()
         self._store.close()
         self._lock.release()
-        log.info("stopped")
+        note("daemon-stopped", by=self._stopped_by or None)
 
     # ---- workers
 
@@ -227,7 +238,26 @@ class Server:
         said, now = f"{type(error).__name__}: {error}", time.monotonic()
         if said != self._complaint or now > self._complained_at + COMPLAIN_EVERY_S:
             self._complaint, self._complained_at = said, now
-            log.error("the queue cannot go on, and is tried again: %s", said, exc_info=error)
+            note("queue-stands", level=logging.ERROR, error=error)
+
+    def _tell_metrics(self) -> None:
+        """Once a second; nothing unless the settings want them."""
+        now = time.monotonic()
+        if self._metrics is None or now - self._told_at < TELL_EVERY_S:
+            return
+        self._told_at = now
+        tally, workers = self._dispatch.tally, self._dispatch.processes
+        figures = dict[str, Any](
+            jobs=self._store.states(),
+            frames=tally.frames,
+            workers=len(workers),
+            workers_started=tally.started,
+            workers_lost=tally.lost,
+            refused_keys=self._doors.refused,
+            refused_strangers=self._doors.porter.turned_away if self._doors.porter else 0,
+            memory={"daemon": _resident(os.getpid()), "workers": sum(map(_resident, workers))},
+        )
+        self._metrics.tell(figures, [tally.seconds.popleft() for _ in range(len(tally.seconds))])
 
     # ---- clients
 
@@ -239,9 +269,12 @@ class Server:
             protocol = min(received.protocol, PROTOCOL)
             reply = self._answer(identity, received)
         except KeytweenError as error:
+            warn("message-refused", error_code=error.code)
             reply = Failed(error_info(error))
-        except Exception as error:  # the loop's boundary: one bad message never ends the daemon
-            log.exception("a message could not be answered")
+        except Exception as error:  # noqa: BLE001  the loop's boundary: one bad message never ends the daemon
+            # Its text may be anything that the message held.
+            said = RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+            note("message-unanswered", level=logging.ERROR, error=said)
             reply = Failed(error_info(KeytweenError(detail=f"{type(error).__name__}: {error}")))
         if isinstance(reply, Welcome):
             protocol = reply.protocol
@@ -294,6 +327,7 @@ class Server:
                 return self._dispatch.rest()
             case Stop():
                 self._stop_when_idle, self._stopping = True, not message.when_idle
+                self._stopped_by = "a client"
                 return 0
             case _:
                 raise UnknownMessage(name=type(message).__name__)
@@ -336,6 +370,15 @@ class Server:
         JobFolder(self._jobs_folder, message.job_id).create(order, blobs)
         job = self._store.submit(message.job_id, order)
         self._pending.add(message.job_id)
+        note(
+            "job-queued",
+            job=message.job_id,
+            engine=engine.name,
+            keyframes=len(message.request.keyframes),
+            drawings=message.request.total,
+            bytes=sum(map(len, blobs)),
+            wants_device=device,
+        )
         return Accepted(job)
 
     def _check(self, request: MorphRequest) -> None:
@@ -372,12 +415,14 @@ class Server:
         if not self._store.retry(job_id):
             return False
         self._pending.add(job_id)
+        note("job-retried", job=job_id)
         return True
 
     def _clear(self, message: Clear) -> Done:
         cleared = self._store.clear(message.job_id)
         for job_id in cleared:
             JobFolder(self._jobs_folder, job_id).remove()
+            note("job-cleared", job=job_id)
         return Done(len(cleared))
 
     # ---- events
@@ -418,7 +463,7 @@ class Server:
         frame = FrameFile(event.index, event.digest, event.suffix, event.size)
         blob = JobFolder(self._jobs_folder, event.job_id).read(frame)
         if blob is None:
-            log.error("frame %s of job %s is gone or damaged: it is made again", event.index, event.job_id)
+            warn("frame-lost", job=event.job_id, drawing=event.index)
         return blob
 
 
@@ -448,6 +493,24 @@ def _devices(chosen: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in chosen.split(",") if name.strip()) or ("",)
 
 
+def _open_metrics(setting: str) -> Metrics | None:
+    """The figures for Prometheus, where the settings want them. Raises BadSetting."""
+    if not setting:
+        return None
+    try:
+        from keytween.metrics import Metrics
+    except ImportError as error:
+        raise BadSetting(name="metrics", value=setting, detail="it needs the extra `metrics`") from error
+    return Metrics(setting)
+
+
+def _resident(pid: int) -> int:
+    """A process's memory in bytes; none when it has just ended."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).memory_info().rss
+    return 0
+
+
 def _find_parent(pid: int) -> psutil.Process | None:
     """The process to outlive; one that is gone already counts as gone, not as never named."""
     if not pid:
@@ -475,8 +538,9 @@ def serve(config: Config, *, parent: int = 0, announce: Callable[[Connection], N
     """Runs the daemon in this process until SIGINT, SIGTERM or Stop. Raises DaemonAlreadyRunning."""
     server = Server(config, parent=parent)
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        server.stop()
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # Noted later: the signal may have come in the middle of a line.
+        server.stop(by=signal.Signals(number).name)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

@@ -58,7 +58,7 @@ def start(config: Config, *, parent: int = 0, arguments: tuple[str, ...] = ()) -
 
 
 def _environment(config: Config) -> dict[str, str]:
-    names = ("max_megapixels", "max_attempts", "idle_s", "hang_s", "queued_jobs", "devices")
+    names = ("max_megapixels", "max_attempts", "idle_s", "hang_s", "queued_jobs", "devices", "metrics")
     settings = {PREFIX + name.upper(): str(getattr(config, name)) for name in names}
     places = {PREFIX + "STATE": str(config.state), ENVIRONMENT: str(config.connection)}
     return {**os.environ, **settings, **places}

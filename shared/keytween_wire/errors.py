@@ -255,8 +255,8 @@ class CheckpointUnusable(RequestError):
     code = "KT-210"
     sentence = "The checkpoint {name} cannot be used: {detail}."
     next_step = (
-        "Give a folder with Stable Diffusion in diffusers layout, weights as safetensors, "
-        "or a name from `keytween models list`."
+        "Give a folder with Stable Diffusion in diffusers layout, weights as safetensors "
+        "(docs/diffmorpher.md says how to convert others), or a name from `keytween models list`."
     )
 
 
@@ -265,7 +265,10 @@ class LoraUnusable(RequestError):
 
     code = "KT-211"
     sentence = "The LoRA {name} cannot be used: {detail}."
-    next_step = "Give a safetensors file that was made for this checkpoint."
+    next_step = (
+        "Give a safetensors file that was made for this checkpoint; "
+        "docs/diffmorpher.md says how to convert a .bin, .ckpt or .pt that you trust."
+    )
 
 
 class NoTweenActive(RequestError):

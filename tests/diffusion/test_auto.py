@@ -75,13 +75,13 @@ def test_without_a_checkpoint_everything_is_flows(auto: Engine, keyframes: list[
 def test_what_is_finished_is_not_drawn_and_its_keyframes_are_left_alone(
     auto: Engine, tiny_sd: Path, keyframes: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    studied, plain = [], pipeline._Run._fit_together
+    studied, plain = [], pipeline._Run._fit
 
-    def noted(run: object, missing: list[object], sides: list[object]) -> object:
+    def noted(run: object, sides: list[object]) -> object:
         studied.append(len(sides))
-        return plain(run, missing, sides)
+        return plain(run, sides)
 
-    monkeypatch.setattr(pipeline._Run, "_fit_together", noted)
+    monkeypatch.setattr(pipeline._Run, "_fit", noted)
     asked = request("auto", tiny_sd, (0.4,), (0.6,))
     assert set(drawn(auto, asked, keyframes, skip=1)) == {0}
     assert studied == []

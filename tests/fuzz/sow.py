@@ -421,6 +421,8 @@ def weight_seeds() -> Seeds:
     yield "list", b"m" + json.dumps({"version": 1, "models": listed | pulled}).encode()
     parts = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
     yield "index", b"i" + json.dumps({"_class_name": "StableDiffusionPipeline", **parts}).encode()
+    shards = {"metadata": {"total_size": 9}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    yield "shards", b"h" + json.dumps(shards).encode()
     schedule = {
         "num_train_timesteps": 1000,
         "beta_start": 0.00085,

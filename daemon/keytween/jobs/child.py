@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keytween.jobs.link import LinkKeys
+from keytween.logs import open_output
 
 
 @dataclass(slots=True, eq=False)
@@ -20,8 +21,8 @@ class Child:
     """A worker process. Moments are of the monotonic clock.
 
     `identity` is its address on the link, empty until it is ready; `job_id` what it is at, `given_at` since
-    when; `abandoned_at` since when it is told to leave that, 0 when it is not; `engine` what it is to open
-    once it is ready.
+    when, `frame_at` when its last drawing was done; `abandoned_at` since when it is told to leave that, 0
+    when it is not; `engine` what it is to open once it is ready.
     """
 
     process: subprocess.Popen[bytes]
@@ -30,14 +31,18 @@ class Child:
     job_id: str = ""
     engine: str = ""
     given_at: float = 0.0
+    frame_at: float = 0.0
     abandoned_at: float = 0.0
     idle_since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, keys: LinkKeys, *, environment: Mapping[str, str], log_file: Path | None) -> Child:
-        """A new process; it says that it is ready over the link. Its output goes to the log."""
-        output = log_file.open("ab") if log_file else None
+    def start(
+        cls, keys: LinkKeys, *, environment: Mapping[str, str], device: str, log_file: Path | None
+    ) -> Child:
+        """A new process; it says that it is ready over the link. What it prints goes beside the log."""
+        output = open_output(log_file) if log_file else None
+        told = {"keys": keys.as_json(), "log": str(log_file or ""), "device": device}
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "keytween.jobs.worker"],
@@ -51,7 +56,7 @@ class Child:
                 output.close()
         assert process.stdin is not None
         with suppress(OSError):  # it may be dead already: the next tick notices
-            process.stdin.write(json.dumps(keys.as_json()).encode() + b"\n")
+            process.stdin.write(json.dumps(told).encode() + b"\n")
             process.stdin.flush()
         return cls(process)
 

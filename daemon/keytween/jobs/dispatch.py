@@ -6,7 +6,6 @@ for each device. A seat has one worker process at a time, and none while it has 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +16,11 @@ from keytween.jobs.child import Child
 from keytween.jobs.folder import FrameFile, JobFolder
 from keytween.jobs.link import Abandon, Ended, Found, FrameReady, LinkKeys, Open, Ready, Run, Said, Working
 from keytween.jobs.store import JobStore
-from keytween_wire.errors import UnknownJob, WorkerLost, from_wire
+from keytween.log_file import trim
+from keytween.logs import OUTPUT, OUTPUT_BYTES, note, warn
+from keytween_wire.errors import KeytweenError, UnknownJob, WorkerLost, from_wire
 from keytween_wire.messages import JobState
 
-log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 8.0
 START_GRACE_S = 30.0
 RESTART_PAUSE_S = 0.5
@@ -30,6 +30,7 @@ RECOVERY_S = 1.5
 """How long a driver may take to give back the memory of a process that has ended."""
 LOST_AFTER_S = 3.0
 """A worker that says it is idle so long after it was given a job has not heard of it."""
+TRIM_EVERY_S = 5.0
 MOST_STARTS = 10
 """A worker that dies this often in a row before it is ready will not come up: the waiting job is told."""
 
@@ -41,6 +42,16 @@ class Patience:
     max_attempts: int = 3
     idle_s: float = 300.0
     hang_s: float = 900.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has happened since the start: frames, the seconds that each took, workers started and lost."""
+
+    frames: int = 0
+    seconds: deque[float] = field(default_factory=lambda: deque[float](maxlen=10_000))
+    started: int = 0
+    lost: int = 0
 
 
 @dataclass(slots=True)
@@ -56,6 +67,11 @@ class _Seat:
     def environment(self) -> dict[str, str]:
         """What its worker sees of the machine's devices; an unnamed one is whatever there is."""
         return {"CUDA_VISIBLE_DEVICES": self.device} if self.device else {}
+
+    @property
+    def name(self) -> str:
+        """How the log calls it."""
+        return "processor" if self.device is None else self.device or "device"
 
 
 @dataclass(slots=True)
@@ -76,6 +92,8 @@ class Dispatch:
     max_megapixels: float = 100.0
     log_file: Path | None = None
     _seats: list[_Seat] = field(init=False)
+    tally: Tally = field(default_factory=Tally)
+    _trimmed: float = 0.0
     _began: dict[str, float] = field(default_factory=dict[str, float])
     _durations: deque[float] = field(default_factory=lambda: deque[float](maxlen=20))
 
@@ -93,6 +111,9 @@ class Dispatch:
             elif seat.child is not None:
                 self._check_patience(seat, seat.child, now)
             self._hand_out(seat, now)
+        if self.log_file is not None and now - self._trimmed > TRIM_EVERY_S:
+            self._trimmed = now
+            trim(self.log_file.with_name(OUTPUT), size=OUTPUT_BYTES)
 
     def cancel(self, job_id: str) -> bool:
         """Ends a job that waits or runs; false for one that has ended, which stays as it is."""
@@ -101,6 +122,7 @@ class Dispatch:
         self.store.move(job_id, JobState.CANCELLED)
         self._began.pop(job_id, None)
         self.changed(job_id)
+        note("job-cancelled", job=job_id)
         for _, child in self._children():
             if child.job_id == job_id:
                 child.abandoned_at = time.monotonic()
@@ -133,6 +155,11 @@ class Dispatch:
     def _children(self) -> Iterator[tuple[_Seat, Child]]:
         yield from ((seat, seat.child) for seat in self._seats if seat.child is not None)
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The workers' process ids."""
+        return tuple(child.process.pid for _, child in self._children())
+
     # ---- what workers say
 
     def hear(self, identity: bytes, said: Said) -> None:
@@ -148,11 +175,12 @@ class Dispatch:
         now = time.monotonic()
         if not child.identity:
             child.idle_since, seat.failed_starts = now, 0
+            note("worker-ready", device=seat.name, worker=child.process.pid, seconds=now - child.started)
             if child.engine:
                 self.send(identity, Open(child.engine, str(self.jobs)))
         child.identity = identity
         if child.job_id and now - child.given_at > LOST_AFTER_S:
-            log.warning("the worker had not heard of job %s, or what it said of it was lost", child.job_id)
+            warn("job-given-again", job=child.job_id, device=seat.name, worker=child.process.pid)
             if self._state(child.job_id) is JobState.RUNNING:
                 self._give(child, child.job_id)
             else:
@@ -180,7 +208,8 @@ class Dispatch:
         match said:
             case FrameReady():
                 frame = FrameFile(said.index, said.digest, said.suffix, said.size)
-                self.store.add_frame(job_id, frame, note=said.note)
+                if self.store.add_frame(job_id, frame, note=said.note) and said.computed:
+                    self._count_frame(job_id)
             case Found():
                 for index in self.store.frames(job_id).keys() - set(said.indices):
                     self.store.drop_frame(job_id, index)
@@ -189,6 +218,14 @@ class Dispatch:
                     job_id, phase=said.phase, step=said.step, steps=said.steps, eta_s=said.eta_s
                 )
         self.changed(job_id)
+
+    def _count_frame(self, job_id: str) -> None:
+        now = time.monotonic()
+        self.tally.frames += 1
+        for _, child in self._children():
+            if child.job_id == job_id:
+                self.tally.seconds.append(now - child.frame_at)
+                child.frame_at = now
 
     def _ended(self, seat: _Seat, child: Child, said: Ended) -> None:
         """Notes how the job ended. The store comes first: should it fail, the same is heard again."""
@@ -205,16 +242,18 @@ class Dispatch:
     def _conclude(self, said: Ended) -> None:
         job = self.store.job(said.job_id)
         if said.error is None and job.frames_done == job.frames_total:
-            self._durations.append(time.monotonic() - self._began.pop(said.job_id, time.monotonic()))
+            seconds = time.monotonic() - self._began.pop(said.job_id, time.monotonic())
+            self._durations.append(seconds)
             self.store.move(said.job_id, JobState.DONE)
+            note("job-done", job=said.job_id, frames=job.frames_done, seconds=seconds)
         elif said.error is None:
-            log.warning("job %s ended with %s of %s frames", job.job_id, job.frames_done, job.frames_total)
+            warn("job-not-whole", job=job.job_id, frames=job.frames_done, of=job.frames_total)
             self._blame(said.job_id, "it said that it was done, and was not")
         elif said.starved and self.store.make_lean(said.job_id) <= MOST_LEAN:
             self.store.move(said.job_id, JobState.QUEUED)
+            note("job-waits-again", job=said.job_id, reason="memory ran out")
         else:
-            error = from_wire(said.error.code, said.error.values)
-            self.store.move(said.job_id, JobState.FAILED, error=error)
+            self._failed(said.job_id, from_wire(said.error.code, said.error.values))
 
     @property
     def usual_s(self) -> float:
@@ -237,11 +276,12 @@ class Dispatch:
         self.store.move(job_id, JobState.RUNNING)
         self._began[job_id] = now
         self.changed(job_id)
+        note("job-started", job=job_id, device=seat.name, worker=child.process.pid)
         self._give(child, job_id)
 
     def _give(self, child: Child, job_id: str) -> None:
         child.job_id = job_id
-        child.heard = child.given_at = time.monotonic()
+        child.heard = child.given_at = child.frame_at = time.monotonic()
         folder = JobFolder(self.jobs, job_id).path
         lean = self.store.job(job_id).lean
         self.send(
@@ -249,26 +289,29 @@ class Dispatch:
         )
 
     def _start(self, seat: _Seat) -> Child:
-        return Child.start(self.keys, environment=seat.environment, log_file=self.log_file)
+        child = Child.start(self.keys, environment=seat.environment, device=seat.name, log_file=self.log_file)
+        self.tally.started += 1
+        note("worker-started", device=seat.name, worker=child.process.pid)
+        return child
 
     def _check_patience(self, seat: _Seat, child: Child, now: float) -> None:
         if child.abandoned_at and now - child.abandoned_at > CANCEL_GRACE_S:
-            log.warning("the worker did not leave a cancelled job within %s s", CANCEL_GRACE_S)
             self._lost(seat, child, "it did not react to cancel")
         elif child.job_id and now - child.heard > self.patience.hang_s:
             self._lost(seat, child, f"it said nothing for {self.patience.hang_s:.0f} s")
         elif not child.identity and now - child.started > START_GRACE_S:
             self._lost(seat, child, "it did not start")
         elif child.idle and now - child.idle_since > self.patience.idle_s:
-            log.info("a worker was idle for %s s; it exits and frees its memory", self.patience.idle_s)
+            note("worker-rests", device=seat.name, worker=child.process.pid, idle_s=now - child.idle_since)
             child.end()
             seat.child = None
 
     def _lost(self, seat: _Seat, child: Child, reason: str) -> None:
         """The child is gone or given up: its job waits again, or fails when it has lost too many."""
         child.end()
+        self.tally.lost += 1
         seat.child, seat.not_before = None, time.monotonic() + RESTART_PAUSE_S
-        log.warning("the worker was lost on job %s: %s", child.job_id or "-", reason)
+        warn("worker-lost", job=child.job_id, device=seat.name, worker=child.process.pid, reason=reason)
         if child.job_id:
             self._blame(child.job_id, reason)
         elif not child.identity:
@@ -287,7 +330,14 @@ class Dispatch:
         else:
             self.store.move(job_id, JobState.QUEUED)
             self.changed(job_id)
+            note("job-waits-again", job=job_id, reason=reason, attempts=attempts)
 
     def _fail(self, job_id: str, attempts: int, reason: str) -> None:
-        self.store.move(job_id, JobState.FAILED, error=WorkerLost(attempts=attempts, detail=reason))
+        self._failed(job_id, WorkerLost(attempts=attempts, detail=reason))
         self.changed(job_id)
+
+    def _failed(self, job_id: str, error: KeytweenError) -> None:
+        """Notes the code alone: what an error says may name pictures, and its worker has told of it."""
+        self._began.pop(job_id, None)
+        self.store.move(job_id, JobState.FAILED, error=error)
+        warn("job-failed", job=job_id, error_code=error.code)

@@ -6,11 +6,13 @@ while it is open, so that no other program can make the daemon wait.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from keytween.jobs.folder import FrameFile, Order
 from keytween.jobs.job import check_job_id, check_move
@@ -19,6 +21,7 @@ from keytween_wire.errors import (
     DiskFull,
     JobIdTaken,
     KeytweenError,
+    MessageError,
     OutputUnwritable,
     QueueFull,
     StoreUnusable,
@@ -36,6 +39,7 @@ from keytween_wire.messages import (
 )
 
 SCHEMA = 2
+COPIES = 3
 OPEN_WITHIN_S = 2.0
 """How long another program may still have the file open at the daemon's start."""
 _TABLES = """
@@ -372,6 +376,27 @@ class JobStore:
             is not None
         )
 
+    def states(self) -> dict[str, int]:
+        """How many jobs there are in each state."""
+        found = {state.value: 0 for state in JobState}
+        found.update(self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return found
+
+    def sight(self, schema: int) -> Sight:
+        """All of it at a glance, for a report."""
+        rows = {
+            table: self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("jobs", "frames", "events")
+        }
+        return Sight(
+            schema, rows, tuple((job, self._readable_request(job.job_id)) for job in self.jobs(most=-1))
+        )
+
+    def _readable_request(self, job_id: str) -> MorphRequest | None:
+        with suppress(MessageError):
+            return self.request(job_id)
+        return None
+
     # ---- inside a transaction
 
     def _row(self, job_id: str) -> sqlite3.Row | None:
@@ -420,6 +445,49 @@ class JobStore:
             lean=row["lean"],
             error=unpack_dataclass(ErrorInfo, row["error"]) if row["error"] else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a store holds: its schema, rows by table, and jobs, newest first, with requests where readable."""
+
+    schema: int
+    rows: dict[str, int]
+    jobs: tuple[tuple[JobInfo, MorphRequest | None], ...]
+
+
+def look(path: Path) -> Sight | None:
+    """What is in the file, read from a copy: a daemon keeps the file to itself. None when there is none.
+
+    Raises StoreUnusable.
+    """
+    for attempt in range(COPIES):
+        try:
+            with TemporaryDirectory(prefix="keytween-") as folder:
+                return _look(path, Path(folder) / path.name)
+        except StoreUnusable:
+            # The daemon may have written between two parts of the copy.
+            if attempt == COPIES - 1:
+                raise
+    return None
+
+
+def _look(path: Path, copy: Path) -> Sight | None:
+    try:
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+    except OSError as error:
+        raise StoreUnusable(name=path, detail=error.strerror or str(error)) from error
+    if not copy.is_file():
+        return None
+    with closing(sqlite3.connect(copy)) as db:
+        try:
+            schema = db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise StoreUnusable(name=path, detail=str(error)) from error
+    with closing(JobStore(copy)) as store:
+        return store.sight(schema)
 
 
 def _frame_made(job_id: str, number: int, frame: FrameFile, request: MorphRequest) -> FrameMade:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +20,7 @@ import filelock
 import psutil
 import zmq
 
+from keytween.cover import words_of
 from keytween.jobs.folder import FrameFile, JobFolder
 from keytween.jobs.link import (
     Abandon,
@@ -33,6 +37,7 @@ from keytween.jobs.link import (
     hear,
     say,
 )
+from keytween.logs import COVER, begin, note, warn
 from keytween_wire.codec import error_info
 from keytween_wire.errors import EngineFailed, JobError, KeytweenError, OutOfMemory
 from keytween_wire.messages import MorphRequest
@@ -40,7 +45,7 @@ from keytween_wire.messages import MorphRequest
 if TYPE_CHECKING:
     from keytween.engines.base import Engine
 
-log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
 LOCK_TIMEOUT_S = 15.0
 REPORT_EVERY_S = 0.1
 SAY_READY_EVERY_S = 5
@@ -146,6 +151,7 @@ class Worker:
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = call_home(self._context, keys)
         self._engines: Engines | None = None
+        self._drawings = 0
 
     def serve(self) -> None:
         """Works until the daemon is gone (the watcher of standard input ends the process)."""
@@ -164,11 +170,29 @@ class Worker:
         """Loads what a first job would have to load; what goes wrong here, that job will tell."""
         from keytween import render
 
-        log.info("ready for %s, with %s", message.engine, render.__name__)
+        began = time.monotonic()
         with suppress(KeytweenError):
             self._engines_in(Path(message.jobs)).get(message.engine)
+        note("engine-ready", engine=message.engine, through=render.__name__, seconds=time.monotonic() - began)
 
     def _run(self, run: Run) -> Ended:
+        """Does a job, and notes how it went without a word that the artist wrote."""
+        with COVER.hiding(words_of(run.request)):
+            began, self._drawings = time.monotonic(), 0
+            note("job-begun", job=run.job_id, engine=run.request.engine, lean=run.lean)
+            ended = self._work(run)
+            note(
+                "job-left",
+                job=run.job_id,
+                seconds=time.monotonic() - began,
+                drawings=self._drawings,
+                memory_mb=psutil.Process().memory_info().rss / 1e6,
+                abandoned=ended.abandoned,
+                error_code=ended.error.code if ended.error else None,
+            )
+            return ended
+
+    def _work(self, run: Run) -> Ended:
         folder = JobFolder(Path(run.folder).parent, run.job_id)
         engines, most = self._engines_in(folder.jobs), run.max_megapixels
         steps = compute(folder, run.request, engines, max_megapixels=most, lean=run.lean, tell=self._tell)
@@ -177,17 +201,17 @@ class Worker:
                 if self._told_to_abandon(run.job_id):
                     return Ended(run.job_id, abandoned=True)
         except OutOfMemory as error:
-            log.warning("job %s: %s", run.job_id, error, exc_info=True)
+            warn("memory-short", job=run.job_id, error=error)
             return Ended(run.job_id, error=error_info(error), starved=True)
-        except MemoryError:
-            log.warning("job %s: no memory", run.job_id, exc_info=True)
+        except MemoryError as error:
+            warn("memory-short", job=run.job_id, error=error, left=memory_left())
             return Ended(run.job_id, error=error_info(OutOfMemory(detail=memory_left())), starved=True)
         except KeytweenError as error:
-            log.warning("job %s: %s", run.job_id, error, exc_info=True)
+            _note_refusal(run.job_id, error)
             return Ended(run.job_id, error=error_info(error))
-        except Exception as error:  # the worker's boundary: whatever it is, the job must end
-            log.exception("job %s", run.job_id)
+        except Exception as error:  # noqa: BLE001  the worker's boundary: whatever it is, the job must end
             failed = EngineFailed(name=run.request.engine, detail=f"{type(error).__name__}: {error}")
+            _note_refusal(run.job_id, failed.with_traceback(error.__traceback__))
             return Ended(run.job_id, error=error_info(failed))
         finally:
             steps.close()
@@ -206,13 +230,28 @@ class Worker:
         return False
 
     def _tell(self, message: Said) -> None:
+        self._drawings += isinstance(message, FrameReady) and message.computed
         self._socket.send_multipart(say(message))
+
+
+def _note_refusal(job_id: str, error: KeytweenError) -> None:
+    """A mistake in an engine is an error; what an artist can mend is not."""
+    if isinstance(error, EngineFailed):
+        note("engine-failed", level=logging.ERROR, job=job_id, error=error)
+    else:
+        warn("job-refused", job=job_id, error=error)
 
 
 def memory_left() -> str:
     """How much of the machine's memory is free, as a sentence's part."""
     memory = psutil.virtual_memory()
     return f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB were free"
+
+
+def _die_with_parent() -> None:
+    """Has Linux kill us with the daemon: what hangs in a driver's call never gets to see a closed input."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _leave_with_parent() -> None:
@@ -223,11 +262,21 @@ def _leave_with_parent() -> None:
 
 
 def main() -> None:
-    """The child's entry: keys on the first line of standard input, then work."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(process)d %(levelname)s %(message)s")
-    keys = LinkKeys(**json.loads(sys.stdin.buffer.readline()))
+    """The child's entry: keys and log on the first line of standard input, then work."""
+    _die_with_parent()
+    # A crash in a library's own code says where it was on the error output, which goes beside the log.
+    faulthandler.enable()
+    told = json.loads(sys.stdin.buffer.readline())
+    keys = LinkKeys(**told["keys"])
+    if told["log"]:
+        begin(Path(told["log"]), process="worker", device=told["device"])
+        COVER.words |= {keys.secret}
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    Worker(keys).serve()
+    try:
+        Worker(keys).serve()
+    except Exception as error:
+        note("worker-failed", level=logging.ERROR, error=error)
+        raise
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from bounds import foreseen, scratch
 
 from keytween import models
 from keytween.config import Config
+from keytween.engines.weights import fault, is_safetensors
 from keytween_wire.codec import pack_dataclass
+from keytween_wire.errors import CheckpointUnusable
 from keytween_wire.messages import CheckpointInfo
 
 LONGEST = 4096
@@ -87,10 +89,12 @@ def one_input(data: bytes) -> None:
         _names(rest)
     elif kind == b"i":
         _index(rest)
+    elif kind == b"h":
+        foreseen(lambda: _shards(rest))
     elif kind == b"s":
         file = scratch() / "any.safetensors"
         file.write_bytes(rest)
-        assert models.is_safetensors(file) in (True, False)
+        assert is_safetensors(file) in (True, False)
     if networks is not None:
         networks.one_input(data)
 
@@ -116,6 +120,14 @@ def _names(data: bytes) -> None:
 
 def _index(data: bytes) -> None:
     foreseen(lambda: models.check(checkpoint(data)))
+
+
+def _shards(data: bytes) -> None:
+    """An index of weights in several files."""
+    folder = scratch() / "shards"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors.index.json").write_bytes(data)
+    raise CheckpointUnusable(name=folder, detail=fault(folder, "model") or "all is there")
 
 
 def checkpoint(index: bytes) -> Path:

@@ -47,13 +47,15 @@ class Blend:
 
     `weights` (B, K) mixes the fits' LoRAs; None gives row i the LoRA of fit i. With `mixing`, keys and
     values of the up blocks' self-attention read (1 - alpha) h_0 + alpha h_1 with `alphas` (B,), h_0 and
-    h_1 being the inputs of the first and last row.
+    h_1 being the inputs of the first and last row. `queries` is for how many tokens of one row attention is
+    computed at once; 0 is for all of all rows.
     """
 
     loras: Loras = field(default_factory=dict)
     weights: Tensor | None = None
     alphas: Tensor | None = None
     mixing: bool = False
+    queries: int = 0
 
     def add(self, name: str, x: Tensor, base: Tensor) -> Tensor:
         """A projection's output with its LoRA's share."""
@@ -98,7 +100,7 @@ class MorphAttention:
         query = self._project(attn.to_q, "to_q", x)
         key = self._project(attn.to_k, "to_k", source)
         value = self._project(attn.to_v, "to_v", source)
-        out = _attend(attn, query, key, value, attention_mask)
+        out = _attend(attn, query, key, value, attention_mask, at_once=self._blend.queries)
         out = attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
         if len(shape) == 4:
             out = out.transpose(1, 2).reshape(shape)
@@ -126,17 +128,34 @@ def _source(attn: Any, own: Tensor, text: Tensor | None) -> Tensor:
     return attn.norm_encoder_hidden_states(text) if attn.norm_cross else text
 
 
-def _attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def _attend(
+    attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, at_once: int
+) -> Tensor:
     heads = attn.heads
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attn.scale)
+    if at_once and mask is None:
+        out = _attend_in_parts(q, k, v, scale=attn.scale, at_once=at_once)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attn.scale)
     return out.transpose(1, 2).flatten(2)
 
 
-def install(unet: Any, blend: Blend) -> None:
-    """Gives every attention layer of the network our processor; they all share `blend`."""
-    unet.set_attn_processor(
-        {name: MorphAttention(name.removesuffix(".processor"), blend) for name in unet.attn_processors}
+def _attend_in_parts(q: Tensor, k: Tensor, v: Tensor, *, scale: float, at_once: int) -> Tensor:
+    """The same for q, k, v (B, heads, T, C), a row and `at_once` of its queries at a time."""
+    rows = [
+        [
+            F.scaled_dot_product_attention(part, k[row : row + 1], v[row : row + 1], scale=scale)
+            for part in q[row : row + 1].split(at_once, dim=2)
+        ]
+        for row in range(len(q))
+    ]
+    return torch.cat([torch.cat(parts, dim=2) for parts in rows])
+
+
+def install(network: Any, blend: Blend) -> None:
+    """Gives every attention layer of a network or VAE our processor; they all share `blend`."""
+    network.set_attn_processor(
+        {name: MorphAttention(name.removesuffix(".processor"), blend) for name in network.attn_processors}
     )
 
 

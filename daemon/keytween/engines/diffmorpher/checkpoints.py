@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 from torch import Tensor
 
 from keytween.engines.diffmorpher.attention import Blend, install
+from keytween.engines.diffmorpher.memory import PLENTY, Thrift, is_shortage
 from keytween.engines.diffmorpher.schedule import NoiseSchedule
+from keytween.engines.weights import fault
 from keytween_wire.errors import CheckpointUnusable
 
+_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 _CLASSES = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -30,7 +34,10 @@ _CLASSES = {
 
 @dataclass(slots=True, eq=False)
 class Checkpoint:
-    """A checkpoint in memory, with our attention installed: `blend` steers it."""
+    """A checkpoint in memory, with our attention installed: `blend` steers it.
+
+    With `alone`, only the networks at work lie on the device.
+    """
 
     path: Path
     unet: Any
@@ -40,6 +47,7 @@ class Checkpoint:
     blend: Blend
     device: torch.device
     dtype: torch.dtype
+    alone: bool = False
 
     @property
     def factor(self) -> int:
@@ -61,10 +69,38 @@ class Checkpoint:
         """Whether text comes pooled as well, with sizes (SDXL)."""
         return len(self.encoders) > 1
 
+    # ---- memory
+
+    @property
+    def networks(self) -> list[Any]:
+        """All its networks."""
+        return [self.unet, self.vae, *(encoder for _, encoder in self.encoders)]
+
+    def make_do(self, thrift: Thrift) -> None:
+        """Takes as much memory as these settings say."""
+        self.blend.queries, self.alone = thrift.queries, thrift.alone
+        if thrift.recompute:
+            self.unet.enable_gradient_checkpointing()
+        else:
+            self.unet.disable_gradient_checkpointing()
+        if not self.alone:
+            self._place(self.networks, self.device)
+
+    def at_work(self, *networks: Any) -> None:
+        """Puts networks on the device; where they must be alone there, the others leave it."""
+        if self.alone:
+            self._place([n for n in self.networks if n not in networks], torch.device("cpu"))
+            self._place(networks, self.device)
+
+    def _place(self, networks: Iterable[Any], device: torch.device) -> None:
+        for network in networks:
+            network.to(device)
+
     # ---- text
 
     def condition(self, prompt: str, size: tuple[int, int]) -> dict[str, Any]:
         """The text of a prompt as the network takes it, for pictures of (height, width)."""
+        self.at_work(*(encoder for _, encoder in self.encoders))
         states, pooled = [], None
         for tokenizer, encoder in self.encoders:
             tokens = tokenizer(
@@ -88,12 +124,14 @@ class Checkpoint:
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior's scaled mean and spread (B, C, h, w) of images (B, 3, H, W) in -1..1, float32."""
+        self.at_work(self.vae)
         posterior = self.vae.encode(images.to(self.device, self._vae_dtype)).latent_dist
         scale = self.vae.config.scaling_factor
         return (posterior.mean.float() - self._shift) * scale, posterior.std.float() * scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in -1..1, float32, of scaled latents (B, C, h, w)."""
+        self.at_work(self.vae)
         plain = latents.to(self._vae_dtype) / self.vae.config.scaling_factor + self._shift
         return self.vae.decode(plain, return_dict=False)[0].float()
 
@@ -126,28 +164,33 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "mps" else torch.float32
 
 
-def load(path: Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
+def load(
+    path: Path,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    thrift: Thrift = PLENTY,
+) -> Checkpoint:
     """The checkpoint in a folder; raises CheckpointUnusable and says what is missing."""
     index = _index(path)
     device = device or pick_device()
     dtype = dtype or pick_dtype(device)
     # SDXL's VAE overflows in fp16 (and says so); one picture at a time, fp32 costs little.
     vae_dtype = torch.float32 if dtype is torch.float16 or index.get("text_encoder_2") else dtype
-    unet = _component(path, index, "unet", dtype).to(device)
-    vae = _component(path, index, "vae", vae_dtype).to(device)
+    unet = _component(path, index, "unet", dtype)
+    vae = _component(path, index, "vae", vae_dtype)
     encoders = [
-        (
-            _component(path, index, f"tokenizer{n}", None),
-            _component(path, index, f"text_encoder{n}", dtype).to(device),
-        )
+        (_component(path, index, f"tokenizer{n}", None), _component(path, index, f"text_encoder{n}", dtype))
         for n in ("", "_2")
         if index.get(f"text_encoder{n}")
     ]
-    for module in (unet, vae, *(encoder for _, encoder in encoders)):
-        module.requires_grad_(False).eval()
-    blend = Blend()
-    install(unet, blend)
-    return Checkpoint(path, unet, vae, encoders, schedule(path), blend, device, dtype)
+    model = Checkpoint(path, unet, vae, encoders, schedule(path), Blend(), device, dtype)
+    for network in model.networks:
+        network.requires_grad_(False).eval()
+    for network in (unet, vae):
+        install(network, model.blend)
+    model.make_do(thrift)
+    return model
 
 
 def schedule(path: Path) -> NoiseSchedule:
@@ -194,12 +237,16 @@ def _component(path: Path, index: dict[str, Any], name: str, dtype: torch.dtype 
     if (index.get(name) or [None, None])[1] != cls and not name.startswith("tokenizer"):
         raise CheckpointUnusable(name=path, detail=f"its {name} is {index.get(name)}, not {cls}")
     module = _quiet(library)
+    if dtype is not None and (wrong := fault(path / name, _STEMS[library])):
+        raise CheckpointUnusable(name=path, detail=f"its {name} {wrong}")
     settings: dict[str, Any] = {"local_files_only": True}
     if dtype is not None:
         settings |= {"torch_dtype" if library == "diffusers" else "dtype": dtype, "use_safetensors": True}
     try:
         return getattr(module, cls).from_pretrained(path / name, **settings)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if is_shortage(error):
+            raise
         raise CheckpointUnusable(
             name=path, detail=f"its {name} cannot be loaded: {_first_line(error)}"
         ) from error

@@ -44,6 +44,8 @@ class FitStore:
             tensors = load_file(path)
             names = sorted({name.rsplit("|", 1)[0] for name in tensors if "|" in name})
             factors = {name: (tensors[f"{name}|down"], tensors[f"{name}|up"]) for name in names}
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                raise ValueError("values that are no numbers")
             return _whole(Fit(factors, tensors["clean"], tensors["noise"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
             path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from keytween.engines.diffmorpher.attention import Blend, Loras, StackedLora, projections
 from keytween.engines.diffmorpher.schedule import NoiseSchedule
+from keytween.engines.weights import PICKLED, is_safetensors
 from keytween_wire.errors import LoraUnusable
 
 WEIGHT_DECAY = 1e-2
@@ -165,27 +166,29 @@ def save(factors: Factors, path: Path) -> None:
 def load(path: Path, unet: Any) -> Factors:
     """Reads a LoRA file: PEFT, diffusers, or the published program's; raises LoraUnusable.
 
-    A pickled file is read only as far as PyTorch's `weights_only` allows.
+    It must be safetensors: a pickled file could run code, and is not opened.
     """
     factors = _pair(_tensors(path), path)
     known = projections(unet)
     for name, (down, up) in factors.items():
         if name not in known or (down.shape[1], up.shape[0]) != known[name]:
             raise LoraUnusable(name=path, detail=f"its layer {name} does not fit the checkpoint")
+        if not bool(down.isfinite().all() and up.isfinite().all()):
+            raise LoraUnusable(name=path, detail=f"its layer {name} holds values that are no numbers")
     return factors
 
 
 def _tensors(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix.lower() in PICKLED and path.is_file():
+        raise LoraUnusable(
+            name=path, detail=f"{path.suffix} files are pickled, which can run code, and are never opened"
+        )
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, LookupError) as error:
+    except (OSError, SafetensorError) as error:
         raise LoraUnusable(name=path, detail="it cannot be read") from error
-    except Exception as error:  # unpickling errors have no common class
-        raise LoraUnusable(name=path, detail="it holds more than weights") from error
-    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    return {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    raise LoraUnusable(name=path, detail="it is cut off or no safetensors file, whatever its name says")
 
 
 def _pair(tensors: Mapping[str, Tensor], path: Path) -> Factors:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from keytween.engines.diffmorpher.memory import is_shortage
+
+log = logging.getLogger(__name__)
 ALEXNET = "alexnet-owt-7be5be79.pth"
 LPIPS_SIDE = 256
 """Pictures are compared at most this large: pacing is about what moves, not about grain."""
@@ -49,7 +55,7 @@ class Distance:
 
 def pick(encode: Callable[[Tensor], tuple[Tensor, Tensor]], device: torch.device) -> Distance:
     """LPIPS (AlexNet, on -1..1) when AlexNet's weights are on this machine, else latents; never downloads."""
-    return lpips_distance(device) if _weights().is_file() else latent_distance(encode)
+    return _lpips_here(device) or latent_distance(encode)
 
 
 def _weights() -> Path:
@@ -57,14 +63,45 @@ def _weights() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
 
 
+def _lpips_here(device: torch.device) -> Distance | None:
+    """LPIPS where AlexNet's weights are on this machine and are nothing but weights, else None."""
+    if not _weights().is_file():
+        return None
+    try:
+        return lpips_distance(device)
+    except Exception as error:  # what is wrong with a .pth has no common class
+        if is_shortage(error):
+            raise
+        log.warning("LPIPS is not used: %s holds more than weights or is damaged: %s", _weights(), error)
+        return None
+
+
 def lpips_distance(device: torch.device) -> Distance:
     """LPIPS as its authors define it (Zhang et al. 2018), AlexNet."""
     import lpips
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _weights_alone():
         warnings.simplefilter("ignore")  # torchvision's old names for its weights
         network = lpips.LPIPS(net="alex", verbose=False).to(device).eval()
     return of_network(network, device)
+
+
+@contextmanager
+def _weights_alone() -> Iterator[None]:
+    """Lets PyTorch read nothing but weights: LPIPS and AlexNet come as .pth, which can hold code to run.
+
+    torchvision allows that code in what it finds in its folder, and only the environment can forbid it.
+    """
+    changed = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def of_network(network: Any, device: torch.device) -> Distance:
@@ -109,9 +146,9 @@ def _small(images: Tensor) -> Tensor:
 
 def of_pictures() -> Callable[[NDArray[np.float32], NDArray[np.float32]], float] | None:
     """LPIPS of two pictures (H, W, 3) in 0..1; None when AlexNet's weights are not on this machine."""
-    if not _weights().is_file():
+    distance = _lpips_here(torch.device("cpu"))
+    if distance is None:
         return None
-    distance = lpips_distance(torch.device("cpu"))
 
     def between(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
         return distance.between(*(_tensor(picture) for picture in (first, second)))

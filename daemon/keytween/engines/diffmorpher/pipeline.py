@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +20,12 @@ from keytween.engines.diffmorpher.fits import Fit, FitStore, key_of
 from keytween.engines.diffmorpher.framing import Framing, colours, compose, faded, matte
 from keytween.engines.diffmorpher.inversion import invert
 from keytween.engines.diffmorpher.latents import adain, lerp, slerp
+from keytween.engines.diffmorpher.memory import MOST_WAITS, coming_back, naming, room, thrift
 from keytween.engines.diffmorpher.pacing import evened_out
 from keytween.engines.diffmorpher.reschedule import LINEAR, PacingCurve
 from keytween.engines.diffmorpher.schedule import as_tensor
 from keytween.images import Picture
-from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelGaveNothing
+from keytween_wire.errors import BadSetting, CheckpointUnusable, ModelGaveNothing, OutOfMemory
 from keytween_wire.messages import Diffusion, MorphRequest
 
 PROBE_ALPHAS, PROBE_STEPS = 9, 12
@@ -33,6 +35,7 @@ CHUNK = {"cuda": 16, "mps": 4, "cpu": 4}
 """Frames of 512 x 512 that are denoised together; of smaller ones more, up to MOST_ROWS."""
 MOST_ROWS = 32
 T = TypeVar("T")
+W = TypeVar("W")
 Step = Progress | Frame
 
 
@@ -62,7 +65,8 @@ class DiffMorpher:
         self._store = FitStore(fits)
         self._device = checkpoints.pick_device(device)
         self._asked_chunk = chunk
-        self._chunk = chunk or CHUNK[self._device.type]
+        self._chunk = self._usual = chunk or CHUNK[self._device.type]
+        self._thrift = thrift(0)
         self._loaded: Checkpoint | None = None
         self.evaluations = 0
 
@@ -73,9 +77,10 @@ class DiffMorpher:
     ) -> Iterator[Progress | Frame]:
         """Yields a Frame for every position of the request that is not in `skip`.
 
-        Raises CheckpointUnusable, LoraUnusable, BadSetting or ModelGaveNothing.
+        Raises CheckpointUnusable, LoraUnusable, BadSetting, ModelGaveNothing or OutOfMemory.
         """
         check(request.diffusion, len(keyframes))
+        yield from self._await_memory()
         self.evaluations = 0
         done = set(skip)
         try:
@@ -96,8 +101,9 @@ class DiffMorpher:
         dtype: torch.dtype | None,
     ) -> Iterator[Step]:
         yield Progress("loading the checkpoint", 0, 1)
-        with torch.inference_mode(False), torch.no_grad():
-            model = self._open(request.diffusion.checkpoint, dtype)
+        with torch.inference_mode(False), torch.no_grad(), naming("while drawing", self._device):
+            with naming("while loading the checkpoint", self._device):
+                model = self._open(request.diffusion.checkpoint, dtype)
             run = _Run(self, model, request, keyframes)
             for made in run.frames(done):
                 if isinstance(made, Frame):
@@ -111,8 +117,9 @@ class DiffMorpher:
         loaded = self._loaded
         if loaded is None or loaded.path != path or (dtype is not None and loaded.dtype is not dtype):
             self._loaded = None
-            self._loaded = checkpoints.load(path, device=self._device, dtype=dtype)
+            self._loaded = checkpoints.load(path, device=self._device, dtype=dtype, thrift=self._thrift)
         assert self._loaded is not None
+        self._loaded.make_do(self._thrift)
         return self._loaded
 
     def distance(
@@ -140,6 +147,27 @@ class DiffMorpher:
 
     # ---- memory
 
+    def make_do(self, lean: int) -> None:
+        """Takes less memory the more `lean`: the daemon says how often it ran out for this job."""
+        self._thrift = thrift(lean)
+
+    def _await_memory(self) -> Iterator[Step]:
+        """Waits for a device's memory after a process that ran out of it; a processor's is there at once."""
+        if self._thrift == thrift(0) or self._device.type != "cuda":
+            return
+        for look in coming_back(lambda: room(self._device)[0]):
+            yield Progress("waiting for memory", look, MOST_WAITS)
+
+    @property
+    def apart(self) -> bool:
+        """Whether keyframes are studied one by one."""
+        return self._thrift.apart
+
+    @property
+    def shortage(self) -> str:
+        """What drawings say of the memory that they were made with; empty where there was enough."""
+        return self._thrift.sentence(self._chunk, self._usual)
+
     @property
     def chunk(self) -> int:
         """How many frames are denoised together, the two ends not counted."""
@@ -148,16 +176,14 @@ class DiffMorpher:
     def set_chunk(self, pixels: int) -> None:
         """Chooses the chunk for frames of so many pixels; memory grows with both."""
         fitting = CHUNK.get(self._device.type, 4) * 512 * 512 // max(1, pixels)
-        self._chunk = self._asked_chunk or min(MOST_ROWS, max(1, fitting))
+        self._usual = self._asked_chunk or min(MOST_ROWS, max(1, fitting))
+        self._chunk = self._thrift.chunk(self._usual)
 
-    def halve_chunk(self) -> bool:
-        """Makes do with less memory; false when one frame at a time is too much already."""
-        if self._chunk <= 1:
-            return False
-        self._chunk //= 2
+    def halve_chunk(self, frames: int) -> None:
+        """Makes do with less memory, where so many frames were wanted."""
+        self._chunk = max(1, min(self._chunk, frames) // 2)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return True
 
     @property
     def store(self) -> FitStore:
@@ -208,6 +234,9 @@ class _Run:
         self._framing = Framing.of(shape, size=size, multiple=model.multiple)
         self._shape = shape
         engine.set_chunk(self._framing.height * self._framing.width)
+        # Once and for all: where networks are alone on the device, its encoder would push out the network.
+        guided = self._settings.guidance != 1
+        self._negative = self._condition(self._settings.negative_prompt) if guided else None
         self._distance: perceptual.Distance | None = None
         self._drawn: dict[tuple[str, str, float], Tensor] = {}
 
@@ -261,32 +290,32 @@ class _Run:
         }
 
     def _condition(self, prompt: str) -> dict[str, Any]:
-        return self._model.condition(prompt, self._framing.padded)
+        with naming("while reading the prompts", self._model.device):
+            return self._model.condition(prompt, self._framing.padded)
 
     def _fit(self, sides: list[_Side]) -> Iterator[Step]:
         for side in sides:
             side.fit = self._engine.store.load(side.key)
-        groups = [list({side.key: side for side in sides if side.fit is None}.values())]
-        while groups:
-            group = groups.pop(0)
-            try:
-                yield from self._fit_together(group, sides)
-            except torch.OutOfMemoryError:
-                if len(group) == 1:
-                    raise
-                # Fitted apart they come out the same: each sees its own LoRA and the same noise.
-                groups[:0] = [[side] for side in group]
+        missing = list({side.key: side for side in sides if side.fit is None}.values())
+        if len(missing) > 1 and not self._engine.apart:
+            with suppress(OutOfMemory):
+                yield from self._fit_together(missing, sides)
+        # Fitted apart they come out the same: each sees its own LoRA and the same noise.
+        for side in missing:
+            if side.fit is None:
+                yield from self._fit_together([side], sides)
         for side in sides:
             side.fit = _moved(side.fitted, self._model.device)
 
     def _fit_together(self, missing: list[_Side], sides: list[_Side]) -> Iterator[Step]:
-        if not missing:
-            return
-        encoded = [self._model.encode(side.image) for side in missing]
+        with naming("while reading the keyframes", self._model.device):
+            encoded = [self._model.encode(side.image) for side in missing]
         means = torch.cat([mean for mean, _ in encoded])
         spreads = torch.cat([spread for _, spread in encoded])
-        factors = yield from self._factors(missing, means, spreads)
-        noise = yield from self._invert(missing, means, factors)
+        with naming("while studying the keyframes", self._model.device):
+            factors = yield from self._factors(missing, means, spreads)
+        with naming("while inverting the keyframes", self._model.device):
+            noise = yield from self._invert(missing, means, factors)
         for i, side in enumerate(missing):
             fit = Fit(factors[i], means[i : i + 1], noise[i : i + 1])
             _check_finite(fit.noise)
@@ -302,6 +331,7 @@ class _Run:
             return [{} for _ in missing]
         if s.loras:
             return [lora.load(Path(side.lora_file), self._model.unet) for side in missing]
+        self._model.at_work(self._model.unet)
         settings = lora.FitSettings(s.lora_steps, s.lora_lr, s.lora_rank, self._request.seed)
         fitting = lora.fit(
             self._model.unet,
@@ -317,6 +347,7 @@ class _Run:
     def _invert(
         self, missing: list[_Side], means: Tensor, factors: list[lora.Factors]
     ) -> Generator[Step, None, Tensor]:
+        self._model.at_work(self._model.unet)
         blend = self._model.blend
         blend.loras = lora.stack(factors, device=self._model.device, dtype=self._model.dtype)
         blend.weights, blend.mixing = None, False
@@ -342,15 +373,8 @@ class _Run:
         curve = yield from self._curve(pairs[0])
         wanted = [(index, position, curve.alpha_at(position)) for index, position in positions]
         while wanted:
-            count = min(len(wanted), self._engine.chunk)
-            try:
-                images = []
-                for pair in pairs:
-                    images.append((yield from self._images(pair, wanted[:count])))
-            except torch.OutOfMemoryError:
-                if not self._engine.halve_chunk():
-                    raise
-                continue
+            images = yield from self._as_fits(wanted, lambda chunk: self._passes(pairs, chunk))
+            count = len(images[0])
             mattes = images[1] if len(images) > 1 else [steady_matte[0]] * count
             for (index, _, _), colour, alpha in zip(wanted[:count], images[0], mattes, strict=True):
                 template = self._pictures[segment]
@@ -358,8 +382,32 @@ class _Run:
                     template = (
                         self._pictures[segment + 1] if self._pictures[segment + 1].has_matte else template
                     )
-                yield Frame(index, compose(template, colour, alpha), _paced(curve))
+                note = " ".join(filter(None, (_paced(curve), self._engine.shortage)))
+                yield Frame(index, compose(template, colour, alpha), note)
             wanted = wanted[count:]
+
+    def _as_fits(
+        self, wanted: list[W], make: Callable[[list[W]], Generator[Step, None, T]]
+    ) -> Generator[Step, None, T]:
+        """What `make` makes of as many of the wanted, from the first on, as memory has room for."""
+        while True:
+            try:
+                with naming("while drawing", self._model.device):
+                    return (yield from make(wanted[: self._engine.chunk]))
+            except OutOfMemory:
+                if min(self._engine.chunk, len(wanted)) <= 1:
+                    raise
+            # Here the error is gone, and with it all that the attempt held.
+            self._engine.halve_chunk(len(wanted))
+
+    def _passes(
+        self, pairs: list[tuple[_Side, _Side]], wanted: list[tuple[int, float, float]]
+    ) -> Generator[Step, None, list[list[Tensor]]]:
+        """The images of one chunk in each pass."""
+        images: list[list[Tensor]] = []
+        for pair in pairs:
+            images.append((yield from self._images(pair, wanted)))
+        return images
 
     def _images(
         self, pair: tuple[_Side, _Side], wanted: list[tuple[int, float, float]]
@@ -387,7 +435,8 @@ class _Run:
         return torch.stack(found) if len(found) == len(rows) else None
 
     def _decode(self, latents: Tensor) -> Tensor:
-        image = self._model.decode(latents)
+        with naming("while turning a drawing into pixels", self._model.device):
+            image = self._model.decode(latents)
         _check_finite(image)
         return image
 
@@ -395,6 +444,7 @@ class _Run:
         self, pair: tuple[_Side, _Side], alphas: list[float], steps: int
     ) -> Generator[Step, None, Tensor]:
         """Denoises the frames at `alphas` in lockstep with both ends, which are its first and last rows."""
+        self._model.at_work(self._model.unet)
         denoising = denoise(
             self._model,
             (pair[0].fitted, pair[1].fitted),
@@ -402,9 +452,7 @@ class _Run:
             alphas,
             self._settings,
             steps=steps,
-            negative=self._condition(self._settings.negative_prompt)
-            if self._settings.guidance != 1
-            else None,
+            negative=self._negative,
         )
         return (yield from _with_progress(denoising, "drawing", steps))
 
@@ -494,15 +542,9 @@ class _Run:
         """Latents at the probe's alphas, ends included, in chunks like any frames."""
         inner, rows, ends = alphas[1:-1], list[Tensor](), None
         while inner or ends is None:
-            count = min(len(inner), self._engine.chunk)
-            try:
-                latents = yield from self._denoise(pair, inner[:count], steps)
-            except torch.OutOfMemoryError:
-                if not self._engine.halve_chunk():
-                    raise
-                continue
+            latents = yield from self._as_fits(inner, lambda chunk: self._denoise(pair, chunk, steps))
             rows += list(latents[1:-1])
-            ends, inner = (latents[0], latents[-1]), inner[count:]
+            ends, inner = (latents[0], latents[-1]), inner[len(latents) - 2 :]
         return [ends[0], *rows, ends[1]]
 
 

@@ -114,6 +114,9 @@ class Link:
         """Starts a daemon that ends with Blender; raises DaemonWouldNotStart."""
         self.close()
         self.log = preferences.user_folder("log") / "daemon.log"
+        if _leads_away():
+            detail = "the connection file leads to one on another machine, which is started there"
+            raise DaemonWouldNotStart(detail=detail, log=self.log)
         self._boot = _boot_id()
         environment = os.environ | {"KEYTWEEN_CONNECTION": str(connection_file())}
         command = [*daemon_command(self.log), "serve", "--parent", str(os.getpid())]
@@ -272,6 +275,14 @@ def daemon_command(log: Path | None = None) -> list[str]:
 def has_program() -> bool:
     """Whether there is a program that Start could start."""
     return bool(preferences.get().command or setting_up.program() or shutil.which("keytween"))
+
+
+def _leads_away() -> bool:
+    """Whether the connection file in use is that of a daemon on another machine."""
+    try:
+        return Connection.load(connection_file()).is_joined
+    except KeytweenError:
+        return False
 
 
 def _boot_id() -> str:

@@ -55,6 +55,7 @@ FIXES: dict[str, tuple[str, ...]] = {
     "KT-309": ("set_up", "log"),
     "KT-310": ("online",),
     "KT-311": ("set_up", "log"),
+    "KT-318": ("connect",),
     "KT-500": ("log",),
     "KT-503": ("memory", "log"),
     "KT-505": ("preferences",),

@@ -20,12 +20,13 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from keytween.authorised import AuthorisedKeys
 from keytween.config import Config
 from keytween.cover import Cover, words_of
 from keytween.doctor import Finding, examine
 from keytween.jobs.folder import translate
 from keytween.jobs.store import Sight, look
-from keytween.keys import authorised_keys
+from keytween.keys import CLIENT_KEY, SERVER_KEY
 from keytween.log_file import files_of
 from keytween.logs import FIELDS, OUTPUT
 from keytween_wire.connection import Connection
@@ -115,7 +116,13 @@ def _cover(config: Config, sight: Sight | None) -> Cover:
 
 
 def _keys(config: Config) -> Iterator[str]:
-    yield from authorised_keys(config.state)
+    with suppress(KeytweenError, OSError, ValueError):
+        for guest in AuthorisedKeys(config.state).guests():
+            yield from (guest.key, guest.name)
+    for name in (SERVER_KEY, CLIENT_KEY):
+        # Not KeyPair.kept, which would make one.
+        with suppress(OSError, ValueError):
+            yield from (config.state / name).read_text("utf-8").split()
     with suppress(KeytweenError):
         connection = Connection.load(config.connection)
         yield from (connection.client_secret, connection.client_key, connection.server_key)

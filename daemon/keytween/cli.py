@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keytween import cli_batch, cli_bench, cli_jobs, cli_log
+from keytween import cli_batch, cli_bench, cli_jobs, cli_keys, cli_log
 from keytween.terminal import command, print_json, progress, say
 from keytween_wire import PROTOCOL, __version__
 from keytween_wire.errors import (
@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     cli_jobs.add(commands)
     cli_log.add(commands)
+    cli_keys.add(commands)
     _add_models(commands)
     cli_batch.add(commands)
     cli_bench.add(commands)
@@ -186,9 +187,12 @@ def _diffusion(options: argparse.Namespace, config: Config) -> Diffusion:
         # A running daemon has another working folder.
         chosen["loras"] = tuple(str(Path(file).expanduser().absolute()) for file in options.loras)
     if options.checkpoint and options.engine in ("auto", "diffmorpher"):
+        from keytween.joining import leads_away
         from keytween.models import resolve
 
-        chosen["checkpoint"] = resolve(config, options.checkpoint)
+        # A name on another machine is for the daemon there to resolve.
+        elsewhere = not options.in_process and leads_away(config)
+        chosen["checkpoint"] = options.checkpoint if elsewhere else resolve(config, options.checkpoint)
     return Diffusion(**chosen)
 
 
@@ -306,6 +310,8 @@ def _find_daemon(config: Config) -> Client | None:
         client.hello(name="keytween morph")
     except DaemonUnreachable:
         client.close()
+        if client.connection.is_joined:
+            raise
         return None
     except KeytweenError:
         client.close()
@@ -344,21 +350,29 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     import faulthandler
+    import os
 
     from keytween import logs
+    from keytween.address import Address
     from keytween.config import load
+    from keytween.private import own_folder
     from keytween.server import serve
 
+    # Jobs, frames and logs are the user's alone, whatever the shell's own mask says.
+    os.umask(0o077)
     config = load(state=options.state)
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own_folder(config.state)
     logs.begin(config.log, process="daemon")
     faulthandler.enable(logs.open_output(config.log))
 
     def announce(connection: Any) -> None:
+        address = Address.to_listen_at(config.bind)
         if options.json:
-            print_json({"endpoint": connection.endpoint, "pid": connection.pid, "log": config.log})
-        else:
-            say(options, f"Keytween's daemon is ready at {connection.endpoint} (process {connection.pid}).")
+            ready = {"endpoint": connection.endpoint, "pid": connection.pid, "log": config.log}
+            print_json(ready | {"bind": str(address), "key": connection.server_key})
+        say(options, f"Keytween's daemon is ready at {connection.endpoint} (process {connection.pid}).")
+        if not address.is_loopback:
+            say(options, f"Other machines join it at {address} by its key {connection.server_key}")
         sys.stdout.flush()
 
     serve(config, parent=options.parent, announce=announce)

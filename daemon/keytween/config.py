@@ -14,6 +14,7 @@ from keytween_wire.connection import connection_path
 from keytween_wire.errors import BadSetting
 
 PREFIX = "KEYTWEEN_"
+LOOPBACK = "127.0.0.1:0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Config:
     budget of one picture, `max_attempts` how often a job may lose its worker without a new frame,
     `idle_s` after how many seconds without work the worker exits and frees its memory, `hang_s` after how
     many seconds without a word in the middle of a job it is given up and replaced.
+    `bind` is where it listens: an IP address and a port, 0 for any that is free.
     `devices` is `auto` for a worker on each GPU, or those that get one, as CUDA_VISIBLE_DEVICES names them.
     `metrics` is the loopback address and port of the figures for Prometheus, empty for none.
     """
@@ -37,6 +39,7 @@ class Config:
     queued_jobs: int = 10_000
     devices: str = "auto"
     metrics: str = ""
+    bind: str = LOOPBACK
 
     @property
     def log(self) -> Path:

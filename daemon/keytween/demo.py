@@ -12,7 +12,7 @@ from importlib.resources import as_file
 from pathlib import Path
 from typing import Any
 
-from keytween.config import Config, load
+from keytween.config import LOOPBACK, Config, load
 from keytween.engines import DIFFMORPHER
 from keytween.examples import Example, examples, toon_examples
 from keytween.models import TOON, find
@@ -91,7 +91,9 @@ def run_demo(folder: Path, *, engine: str, advance: Advance) -> Shown:
     diffusion = _diffusion(engine, load())
     with ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keytween-demo-")))
-        config = replace(load(), state=private / "state", connection=private / "connection.json")
+        config = replace(
+            load(), state=private / "state", connection=private / "connection.json", bind=LOOPBACK
+        )
         daemon = start(config)
         stack.callback(daemon.stop)
         client = stack.enter_context(Client(daemon.connection))

@@ -1,21 +1,28 @@
-"""CURVE keys and the allow-list. Whoever is not on the list is refused, also when nobody answers."""
+"""CURVE keys, of one start or kept, and the list of those that open a door. All others are refused."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
 from zmq.utils import z85
 
+from keytween import private
 from keytween_wire.connection import Connection
+from keytween_wire.errors import BadSetting
 
 CLIENTS = b"keytween-clients"
 WORKERS = b"keytween-workers"
 """ZAP domains: a client's key opens no worker's door."""
+SERVER_KEY, CLIENT_KEY = "server_key", "client_key"
+"""The files of keys that outlive a start, in the state folder."""
+_KEY_LENGTH = 40
+_ALPHABET = frozenset(z85.Z85CHARS.decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,37 @@ class KeyPair:
         public, secret = zmq.curve_keypair()
         return cls(public.decode(), secret.decode())
 
+    @classmethod
+    def kept(cls, file: Path) -> KeyPair:
+        """The pair whose secret the file holds, made at first use; raises FileUnsafe or BadSetting."""
+        with suppress(FileExistsError):
+            if not file.exists():
+                private.write(cls._typed().secret + "\n", file, replace=False)
+        private.refuse_others(file)
+        secret = file.read_text("utf-8").strip()
+        if not is_key(secret):
+            raise BadSetting(name="key", value=file, detail="the file is damaged; delete it for a new key")
+        return cls(zmq.curve_public(secret.encode()).decode(), secret)
+
+    @classmethod
+    def _typed(cls) -> KeyPair:
+        """A fresh pair whose public key a command line does not take for an option."""
+        while not (pair := cls.new()).public[0].isalnum():
+            pass
+        return pair
+
+
+def is_key(text: str) -> bool:
+    """Whether it can be a CURVE key in Z85."""
+    return len(text) == _KEY_LENGTH and _ALPHABET.issuperset(text)
+
+
+def check_key(text: str) -> None:
+    """Raises BadSetting for what is no public key."""
+    if not is_key(text):
+        detail = f"a key has {_KEY_LENGTH} characters; put it in single quotes"
+        raise BadSetting(name="KEY", value=text, detail=detail)
+
 
 @dataclass(slots=True)
 class AllowList:
@@ -41,6 +79,10 @@ class AllowList:
     def allow(self, domain: bytes, public: str) -> None:
         """Lets a key in."""
         self.keys.setdefault(domain, set()).add(public)
+
+    def allow_only(self, domain: bytes, public: Iterable[str]) -> None:
+        """Lets these keys in and no others."""
+        self.keys[domain] = set(public)
 
     def answer(self, request: Sequence[bytes]) -> list[bytes]:
         """The reply to a ZAP 1.0 request (rfc.zeromq.org/spec/27): 200 for a listed CURVE key, else 400."""
@@ -54,16 +96,6 @@ class AllowList:
         )
         status = (b"200", b"OK") if admitted else (b"400", b"Unknown key")
         return [b"1.0", number, *status, b"", b""]
-
-
-def authorised_keys(folder: Path) -> set[str]:
-    """The further client keys listed in `authorised_keys`: a Z85 key begins a line, a remark may follow."""
-    path = folder / "authorised_keys"
-    if not path.is_file():
-        return set()
-    # Z85 uses '#' itself, so it cannot begin a remark; remarks may be in any encoding.
-    words = (line.split() for line in path.read_text("utf-8", errors="replace").splitlines())
-    return {word[0] for word in words if word and len(word[0]) == 40}
 
 
 def new_connection(endpoint: str, server: KeyPair, client: KeyPair) -> Connection:

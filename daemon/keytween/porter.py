@@ -7,6 +7,7 @@ from a peer that it has not answered as one with a key, as much as comes from al
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 import threading
@@ -14,7 +15,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from keytween.address import Address
 from keytween.logs import warn
+from keytween_wire.errors import NotListening
 
 MOST_STRANGERS = 32
 """How many connections may be without a key at a time."""
@@ -29,6 +32,23 @@ ANSWERED_BYTES = 270
 BUFFER_BYTES = 256 << 10
 """What is read from one end before the other end has taken it."""
 WAITING_OUTSIDE = 64
+_WHY = {
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+    errno.EADDRINUSE: "another program has that port",
+    errno.EACCES: "this user may not take that port",
+}
+
+
+def listen_at(address: Address) -> socket.socket:
+    """A socket that takes connections there; raises NotListening."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        taken = socket.create_server((address.host, address.port), family=family, backlog=WAITING_OUTSIDE)
+    except OSError as error:
+        detail = _WHY.get(error.errno or 0, error.strerror or str(error))
+        raise NotListening(address=address, detail=detail) from error
+    taken.setblocking(False)
+    return taken
 
 
 @dataclass(slots=True, eq=False)
@@ -58,12 +78,10 @@ class _Guest:
 
 
 class Porter:
-    """Listens at (host, port) and passes on to the UNIX socket `inside`. One thread, no ZeroMQ in it."""
+    """Passes on what comes to `listening` to the UNIX socket `inside`. One thread, no ZeroMQ in it."""
 
-    def __init__(self, address: tuple[str, int], inside: str) -> None:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._listening = socket.create_server(address, family=family, backlog=WAITING_OUTSIDE)
-        self._listening.setblocking(False)
+    def __init__(self, listening: socket.socket, inside: str) -> None:
+        self._listening = listening
         self._inside = inside
         self._guests: set[_Guest] = set()
         self._selector = selectors.DefaultSelector()
@@ -72,14 +90,15 @@ class Porter:
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._open = True
         self._stopping = False
+        self._hanging_up = False
         self.turned_away = 0
         self._thread = threading.Thread(target=self._serve, name="porter", daemon=True)
         self._thread.start()
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens: host and port."""
-        return self._listening.getsockname()[:2]
+    def address(self) -> Address:
+        """Where it listens."""
+        return Address(*self._listening.getsockname()[:2])
 
     @property
     def is_there(self) -> bool:
@@ -92,11 +111,19 @@ class Porter:
         return len(self._guests)
 
     def stop(self) -> None:
-        """Ends every connection."""
+        """Ends every connection, and takes no more."""
         self._stopping = True
+        self._wake()
+        self._thread.join(2)
+
+    def hang_up(self) -> None:
+        """Ends every connection; who may come in comes again."""
+        self._hanging_up = True
+        self._wake()
+
+    def _wake(self) -> None:
         with suppress(OSError):
             self._tell.send(b"x")
-        self._thread.join(2)
 
     # ---- the thread
 
@@ -104,7 +131,9 @@ class Porter:
         try:
             while not self._stopping:
                 for key, events in self._selector.select(self._until()):
-                    if key.fileobj is self._listening:
+                    if key.fileobj is self._told:
+                        self._heed()
+                    elif key.fileobj is self._listening:
                         self._take()
                     elif isinstance(key.data, _Guest):
                         self._pass_on(key.data, key.fileobj, events)
@@ -115,6 +144,13 @@ class Porter:
             for one in (self._listening, self._told, self._tell):
                 one.close()
             self._selector.close()
+
+    def _heed(self) -> None:
+        self._told.recv(64)
+        if self._hanging_up:
+            self._hanging_up = False
+            for guest in list(self._guests):
+                self._end(guest)
 
     def _until(self) -> float | None:
         """Seconds until a stranger's time is up."""

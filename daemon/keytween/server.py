@@ -30,6 +30,7 @@ from keytween.jobs.link import Said, hear, say
 from keytween.jobs.store import JobStore
 from keytween.logs import COVER, note, warn
 from keytween.models import KNOWN, registered, resolve
+from keytween.private import own_folder
 from keytween_wire import OLDEST, PROTOCOL
 from keytween_wire.codec import Received, decode, encode, error_info, number_of
 from keytween_wire.connection import Connection
@@ -120,6 +121,8 @@ class Server:
         self._complaint, self._complained_at = "", 0.0
         self._stopping, self._stopped_by = False, ""
         self._stop_when_idle = False
+        _refuse_joined(config)
+        own_folder(config.state)
         self._jobs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _sole_daemon(config)
         self._metrics = _open_metrics(config.metrics)
@@ -161,6 +164,8 @@ class Server:
             poller.register(socket, zmq.POLLIN)
         self.connection.save(self._config.connection)
         note("daemon-ready", version=__version__, protocol=PROTOCOL, endpoint=self.connection.endpoint)
+        if self._doors.beyond:
+            note("open-to-other-machines", address=str(self._doors.beyond))
         if ready:
             ready(self.connection)
         try:
@@ -174,6 +179,7 @@ class Server:
             self._close()
 
     def _turn(self, found: dict[Any, int]) -> None:
+        self._doors.refresh()
         if self._doors.zap in found:
             self._doors.answer()
         if self._doors.clients in found:
@@ -254,7 +260,7 @@ class Server:
             workers_started=tally.started,
             workers_lost=tally.lost,
             refused_keys=self._doors.refused,
-            refused_strangers=self._doors.porter.turned_away if self._doors.porter else 0,
+            refused_strangers=self._doors.turned_away,
             memory={"daemon": _resident(os.getpid()), "workers": sum(map(_resident, workers))},
         )
         self._metrics.tell(figures, [tally.seconds.popleft() for _ in range(len(tally.seconds))])
@@ -519,6 +525,14 @@ def _find_parent(pid: int) -> psutil.Process | None:
         return psutil.Process(pid)
     except psutil.NoSuchProcess as error:
         raise BadSetting(name="parent", value=pid, detail="there is no such process") from error
+
+
+def _refuse_joined(config: Config) -> None:
+    """Raises BadSetting rather than write over the way to a daemon on another machine."""
+    with suppress(DaemonError):
+        if Connection.load(config.connection).is_joined:
+            detail = "it leads to a daemon on another machine; name another file, or none, for one here"
+            raise BadSetting(name="connection", value=config.connection, detail=detail)
 
 
 def _sole_daemon(config: Config) -> filelock.BaseFileLock:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keytween.config import PREFIX, Config
+from keytween.private import opener, own_folder
 from keytween_wire.client import Client
 from keytween_wire.connection import ENVIRONMENT, Connection
 from keytween_wire.errors import DaemonError, DaemonWouldNotStart
@@ -40,12 +41,12 @@ class DaemonProcess:
 
 def start(config: Config, *, parent: int = 0, arguments: tuple[str, ...] = ()) -> DaemonProcess:
     """A running daemon with these settings; raises DaemonWouldNotStart with the log's last line."""
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own_folder(config.state)
     log = config.state / "start.log"
     command = [sys.executable, "-m", "keytween.cli", "serve", *arguments]
     if parent:
         command += ["--parent", str(parent)]
-    with log.open("wb") as output:
+    with open(log, "wb", opener=opener) as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -58,7 +59,16 @@ def start(config: Config, *, parent: int = 0, arguments: tuple[str, ...] = ()) -
 
 
 def _environment(config: Config) -> dict[str, str]:
-    names = ("max_megapixels", "max_attempts", "idle_s", "hang_s", "queued_jobs", "devices", "metrics")
+    names = (
+        "max_megapixels",
+        "max_attempts",
+        "idle_s",
+        "hang_s",
+        "queued_jobs",
+        "devices",
+        "bind",
+        "metrics",
+    )
     settings = {PREFIX + name.upper(): str(getattr(config, name)) for name in names}
     places = {PREFIX + "STATE": str(config.state), ENVIRONMENT: str(config.connection)}
     return {**os.environ, **settings, **places}

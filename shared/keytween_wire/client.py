@@ -16,6 +16,7 @@ from keytween_wire.codec import Received, decode, encode
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
     DaemonError,
+    DaemonNotOurs,
     DaemonTimeout,
     DaemonUnreachable,
     KeyRefused,
@@ -51,6 +52,7 @@ from keytween_wire.messages import (
 CREDIT = 64
 """How many events the daemon may send before it hears from us again: a slow client costs it nothing."""
 _LINGER_MS = 100
+_NO_HANDSHAKE = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
 
 @dataclass(slots=True)
@@ -102,6 +104,7 @@ class Client:
         socket.maxmsgsize = self.limits.blob_bytes + 1
         socket.handshake_ivl = 3000
         socket.reconnect_ivl = 200
+        socket.ipv6 = "[" in self.connection.endpoint
         return socket
 
     def _open_monitor(self) -> zmq.Socket[bytes]:
@@ -152,7 +155,7 @@ class Client:
                 return
 
     def trouble(self) -> KeytweenError | None:
-        """Why the connection does not work just now: KeyRefused, DaemonUnreachable, or None."""
+        """Why it does not work just now: KeyRefused, DaemonNotOurs, DaemonUnreachable, or None."""
         while self._monitor.poll(0):
             self._note(int(zmq.utils.monitor.recv_monitor_message(self._monitor)["event"]))
         return self._trouble
@@ -166,7 +169,10 @@ class Client:
             self._connected = True
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._trouble = KeyRefused(endpoint=endpoint)
-        elif not isinstance(self._trouble, KeyRefused):
+        elif event in _NO_HANDSHAKE and not self._connected:
+            # ZeroMQ says no more: a CURVE server hangs up on whoever takes it for another.
+            self._trouble = DaemonNotOurs(endpoint=endpoint)
+        elif not isinstance(self._trouble, KeyRefused | DaemonNotOurs):
             self._trouble = DaemonUnreachable(endpoint=endpoint)
 
     def _watch_again(self) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -33,12 +33,15 @@ def _runtime_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The address and CURVE keys (Z85 text) of a daemon; `pid` and `boot_id` tell one start from another."""
+    """The address and CURVE keys (Z85 text) of a daemon; `pid` and `boot_id` tell one start from another.
+
+    A file of `keytween keys join` has no `pid`: its daemon is on another machine and does not keep the file.
+    """
 
     endpoint: str
     server_key: str
     client_key: str
-    client_secret: str
+    client_secret: str = field(repr=False)
     pid: int = 0
     boot_id: str = ""
     protocol: int = PROTOCOL
@@ -56,6 +59,11 @@ class Connection:
         except (OSError, ValueError, RecursionError) as error:
             raise DaemonError(detail=f"its connection file {file} cannot be read") from error
         return cls._from(values, file)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the daemon is on another machine; at the far end of a tunnel too."""
+        return not self.pid
 
     @classmethod
     def _from(cls, values: object, file: Path) -> Connection:

@@ -322,7 +322,21 @@ class DaemonUnreachable(DaemonError):
 
     code = "KT-302"
     sentence = "The daemon at {endpoint} does not answer."
-    next_step = "It may have been killed: start it again with `keytween serve`."
+    next_step = (
+        "It may have been killed: start it again with `keytween serve`. "
+        "On another machine, check its address and the firewall as well."
+    )
+
+
+class DaemonNotOurs(DaemonUnreachable):
+    """Something answers at the daemon's address, without the key that the daemon has."""
+
+    code = "KT-318"
+    sentence = "What answers at {endpoint} does not have the key of our daemon."
+    next_step = (
+        "Reconnect so that the current connection file is read. For a daemon on another machine compare "
+        "the key with `keytween keys show --daemon` there, and join again."
+    )
 
 
 class KeyRefused(DaemonError):
@@ -330,7 +344,10 @@ class KeyRefused(DaemonError):
 
     code = "KT-303"
     sentence = "The daemon at {endpoint} refuses our key."
-    next_step = "Reconnect so that the current connection file is read, or have the key authorised."
+    next_step = (
+        "Reconnect so that the current connection file is read, or have the key authorised "
+        "with `keytween keys allow`."
+    )
 
 
 class ProtocolMismatch(DaemonError):
@@ -390,6 +407,17 @@ class NotListening(DaemonError):
     code = "KT-313"
     sentence = "The daemon does not listen at {address}: {detail}."
     next_step = "Leave `bind` out for this machine alone, or see docs/remote.md for another one."
+
+
+class FileUnsafe(DaemonError):
+    """Somebody else could read or change a file that must be this user's alone."""
+
+    code = "KT-317"
+    sentence = "Other users can read or change {name}."
+    next_step = (
+        "Make it yours alone with `chmod go-rwx`. A key that others could read is worth nothing: delete it, "
+        "and a new one is made."
+    )
 
 
 class SetUpFailed(DaemonError):

@@ -133,6 +133,21 @@ def test_another_machine_needs_online_access(
         bpy.ops.keytween.connect()
 
 
+def test_start_leaves_the_way_to_another_machine_alone(
+    scene: object, daemon: Daemon, extension: SimpleNamespace, tmp_path: Path, preferences: object
+) -> None:
+    """A file of `keytween keys join`: to start a daemon here would write over it."""
+    connection = extension.link.Connection.load()
+    path = dataclasses.replace(connection, pid=0, boot_id="joined").save(tmp_path / "far.json")
+    before = path.read_bytes()
+    preferences.connection_file = str(path)
+    with pytest.raises(RuntimeError, match=r"another machine.*KT-306"):
+        bpy.ops.keytween.start()
+    bpy.ops.keytween.connect()
+    turn_until(extension, state_is(extension, "ready"))
+    assert path.read_bytes() == before
+
+
 def test_selected_keyframes_have_the_daemon_get_a_worker_ready(
     scene: object, own_daemon: Daemon, strip_at: Maker, extension: SimpleNamespace
 ) -> None:

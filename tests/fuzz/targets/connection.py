@@ -15,6 +15,7 @@ import zmq
 from bounds import foreseen, scratch
 
 from keytween import keys
+from keytween.authorised import AuthorisedKeys
 from keytween.jobs.store import JobStore
 from keytween_wire.codec import pack_dataclass, unpack_dataclass
 from keytween_wire.connection import Connection
@@ -76,8 +77,9 @@ def _connection(data: bytes) -> None:
 
 def _authorised(data: bytes) -> None:
     (scratch() / "authorised_keys").write_bytes(data)
+    (scratch() / "authorised_keys").chmod(0o600)
     allowed = keys.AllowList()
-    for key in foreseen(lambda: keys.authorised_keys(scratch())) or ():
+    for key in foreseen(AuthorisedKeys(scratch()).keys) or ():
         allowed.allow(keys.CLIENTS, key)
     answer = allowed.answer([b"1.0", b"1", keys.CLIENTS, b"127.0.0.1", b"", b"CURVE", b"\0" * 32])
     assert answer[2] == (b"200" if "0" * 40 in allowed.keys.get(keys.CLIENTS, ()) else b"400")

@@ -160,6 +160,7 @@ SHOTS = (
     "reading",
     "timeline",
     "unpack",
+    "schemas",
     "tables",
     "shot",
 )

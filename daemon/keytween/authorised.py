@@ -77,7 +77,8 @@ class AuthorisedKeys:
         if not self.path.is_file():
             return []
         private.refuse_others(self.path, forbidden=private.WRITABLE)
-        return self.path.read_text("utf-8").splitlines()
+        # Remarks may be in any encoding.
+        return self.path.read_text("utf-8", errors="replace").splitlines()
 
     def _write(self, lines: list[str]) -> None:
         private.write("".join(f"{line}\n" for line in lines), self.path)

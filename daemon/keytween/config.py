@@ -70,6 +70,8 @@ def _from_file(path: Path) -> dict[str, object]:
         return dict(tomllib.loads(path.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise BadSetting(name="settings file", value=path, detail=str(error)) from error
+    except RecursionError as error:
+        raise BadSetting(name="settings file", value=path, detail="it is nested too deeply") from error
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
@@ -87,9 +89,15 @@ def _apply(config: Config, values: Mapping[str, object]) -> Config:
 
 
 def _convert(name: str, kind: type, value: object) -> object:
-    if isinstance(value, kind):
-        return value
+    if issubclass(kind, Path):
+        if not isinstance(value, str | Path) or "\0" in str(value):
+            shown = value.replace("\0", "\\0") if isinstance(value, str) else value
+            raise BadSetting(name=name, value=shown, detail="it is no path")
+        return Path(os.path.expanduser(value))
     try:
-        return Path(str(value)).expanduser() if issubclass(kind, Path) else kind(value)
-    except (TypeError, ValueError) as error:
+        found = value if type(value) is kind else kind(value)
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadSetting(name=name, value=value, detail=f"it is not {kind.__name__}") from error
+    if found != found or isinstance(value, bool):
+        raise BadSetting(name=name, value=value, detail=f"it is not {kind.__name__}")
+    return found

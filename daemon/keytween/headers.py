@@ -25,7 +25,12 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_MOST_PAGES = 10_000
+_MOST_PARTS = 100_000
+"""No header has so many chunks, segments or attributes; a file of nothing else would take minutes."""
+_SLACK = 1 << 16
+"""Bytes that packed pixels may take beside twice their own size: a packer that does not pack wastes less."""
+_MOST_PAGES, _MOST_TAGS = 1000, 512
+"""Directories of a TIFF may lie across each other, so that a small file has any number of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ def parse(data: bytes) -> Header:
     readers = {".png": _png, ".jpg": _jpeg, ".tif": _tiff, ".webp": _webp, ".exr": _exr}
     try:
         return readers[sniff(data) or ""](data)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise ValueError("the header is cut short") from error
 
 
@@ -77,17 +82,40 @@ def _png(data: bytes) -> Header:
     if b"IHDR" not in facts:
         raise ValueError("the header is missing")
     width, height = struct.unpack_from(">II", facts[b"IHDR"])
+    if _png_packed(data) > _SLACK + 2 * _png_unpacked(facts[b"IHDR"]):
+        # What is left over would be unpacked all the same, a thousand times its size.
+        raise ValueError("there is far more behind it than the pixels that it promises")
     frames = struct.unpack_from(">I", facts[b"acTL"])[0] if b"acTL" in facts else 1
-    return Header(".png", width, height, frames, colour=_png_colour(facts))
+    return Header(".png", width, height, max(1, frames), colour=_png_colour(facts))
+
+
+def _png_packed(data: bytes) -> int:
+    """The bytes of packed pixels, as their chunks say."""
+    position, packed = 8, 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        packed += length if kind == b"IDAT" else 0
+        position += 12 + length
+    return packed
+
+
+def _png_unpacked(head: bytes) -> int:
+    """The bytes of its pixels with a filter for each line; an interlaced picture has some more."""
+    width, height, depth, kind = struct.unpack_from(">IIBB", head)
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 4)
+    return height * (1 + (width * channels * depth + 7) // 8)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 8
-    while position < len(data):
+    for _ in range(_MOST_PARTS):
+        if position >= len(data):
+            return
         length, kind = struct.unpack_from(">I4s", data, position)
         # Pixels are left where they are: only their place matters here.
         yield kind, b"" if kind == b"IDAT" else data[position + 8 : position + 8 + length]
         position += 12 + length
+    raise ValueError("the header is senseless")
 
 
 def _png_colour(facts: dict[bytes, bytes]) -> str:
@@ -144,7 +172,9 @@ def _jpeg(data: bytes) -> Header:
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Every segment before the first scan."""
     position = 2
-    while position < len(data):
+    for _ in range(_MOST_PARTS):
+        if position >= len(data):
+            return
         if data[position] != 0xFF:
             raise ValueError("the header is senseless")
         marker = data[position + 1]
@@ -156,6 +186,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         length = max(2, struct.unpack_from(">H", data, position + 2)[0])
         yield marker, data[position + 4 : position + 2 + length]
         position += 2 + length
+    raise ValueError("the header is senseless")
 
 
 def _exif_colour(block: bytes) -> str:
@@ -164,7 +195,7 @@ def _exif_colour(block: bytes) -> str:
         tags, _ = _directory(block, _layout(block))
         exif, _ = _directory(block, _layout(block), tags.get(0x8769, 0))
         interop, _ = _directory(block, _layout(block), exif.get(0xA005, 0))
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, OverflowError):
         # A torn Exif block is common and the picture is none the worse for it.
         return ""
     space = exif.get(0xA001, 0)
@@ -203,7 +234,7 @@ def _directory(data: bytes, layout: _Layout, offset: int | None = None) -> tuple
     at += 8 if layout.big else 2
     size, value_at, link = (20, 12, "Q") if layout.big else (12, 8, "I")
     tags: dict[int, int] = {}
-    for entry in range(at, at + size * min(count, 4096), size):
+    for entry in range(at, at + size * min(count, _MOST_TAGS), size):
         tag, kind = struct.unpack_from(layout.order + "HH", data, entry)
         code = {1: "B", 3: "H", 16: "Q"}.get(kind, "I")
         order = "<" if kind == 2 else layout.order
@@ -233,7 +264,9 @@ def _pages(data: bytes, layout: _Layout) -> Iterator[dict[int, int]]:
 
 def _webp(data: bytes) -> Header:
     header, frames, position = Header(".webp"), 0, 12
-    while position + 8 <= len(data):
+    for _ in range(_MOST_PARTS):
+        if position + 8 > len(data):
+            break
         kind, length = struct.unpack_from("<4sI", data, position)
         if kind in (b"VP8X", b"VP8L", b"VP8 ") and not header.width:
             width, height = _webp_size(kind, data[position + 8 : position + 18])
@@ -269,9 +302,12 @@ def _exr(data: bytes) -> Header:
 def _exr_attributes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The attributes of the first part: name, kind, size, value, until an empty name."""
     position = 8
-    while data[position]:
+    for _ in range(_MOST_PARTS):
+        if not data[position]:
+            return
         name_end = data.index(0, position)
         kind_end = data.index(0, name_end + 1)
         size = struct.unpack_from("<i", data, kind_end + 1)[0]
         yield data[position:name_end], data[kind_end + 5 : kind_end + 5 + size]
         position = kind_end + 5 + max(0, size)
+    raise ValueError("the header is senseless")

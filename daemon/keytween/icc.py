@@ -7,6 +7,8 @@ import struct
 from keytween.headers import SCENE_LINEAR, SRGB
 
 _SRGB_COLORANTS = ((0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139))
+_WANTED = (b"desc", b"rXYZ", b"gXYZ", b"bXYZ", b"kTRC", b"gTRC")
+_LONGEST_NAME = 100
 _SRGB_HALF = 0.2140
 """What the sRGB curve makes of 0.5; gamma 2.2, its usual stand-in, makes 0.2176."""
 
@@ -15,7 +17,7 @@ def space_of(profile: bytes) -> str:
     """SRGB, SCENE_LINEAR, or the profile's own description where it is neither."""
     try:
         tags = _tags(profile)
-        name = _description(tags.get(b"desc", b"")) or "an unnamed ICC profile"
+        name = _description(tags.get(b"desc", b""))[:_LONGEST_NAME] or "an unnamed ICC profile"
         return _judge(tags, name)
     except (struct.error, IndexError, ValueError, OverflowError, ZeroDivisionError):
         return "an unreadable ICC profile"
@@ -24,7 +26,8 @@ def space_of(profile: bytes) -> str:
 def _tags(profile: bytes) -> dict[bytes, bytes]:
     count = min(256, struct.unpack_from(">I", profile, 128)[0])
     entries = (struct.unpack_from(">4sII", profile, 132 + 12 * n) for n in range(count))
-    return {signature: profile[at : at + size] for signature, at, size in entries}
+    # Tags may lie across each other: 256 copies of a profile would take all the memory there is.
+    return {name: profile[at : at + size] for name, at, size in entries if name in _WANTED}
 
 
 def _judge(tags: dict[bytes, bytes], name: str) -> str:

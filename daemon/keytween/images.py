@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -59,6 +60,9 @@ _READERS = {".png": "png", ".jpg": "jpeg", ".tif": "tiff", ".webp": "webp", ".ex
 _DTYPES = {"uint8": "uint8", "uint16": "uint16", "half": "half", "float": "float", "double": "float"}
 _TIFF_MODELS = (0, 1, 2, 3, 6)
 """Grey, RGB, palette and YCbCr; not CMYK, Lab or a camera's mosaic."""
+
+_LARGEST_TILE = 4096**2
+"""A tile of so many pixels is still one, whatever the pixel budget."""
 
 _AUTO = {"uint8": "png8", "uint16": "png16", "float16": "exr-half", "float32": "exr-float"}
 _WIDTHS = {"png8": "uint8", "png16": "uint16", "exr-half": "half", "exr-float": "float"}
@@ -131,6 +135,8 @@ def read(
     except OSError as error:
         detail = f"there is no room to unpack it ({error.strerror or error})"
         raise PictureError(name=shown, detail=detail) from error
+    except MemoryError as error:
+        raise PictureError(name=shown, detail="there is not enough memory to unpack it") from error
 
 
 def _load(path: Path, shown: str) -> bytes:
@@ -243,9 +249,14 @@ def _check_spec(spec: OpenImageIO.ImageSpec, header: headers.Header, asked: _Ask
         raise PictureAnimated(name=asked.shown, count=count)
     if spec.deep or spec.depth > 1:
         raise PictureError(name=asked.shown, detail="it holds deep or volume data")
-    # A strip of a TIFF is unpacked with all its channels, so their number is part of the pixel budget.
-    if header.channels > 16:
-        raise PictureError(name=asked.shown, detail=f"it has {header.channels} channels")
+    # A tile is unpacked whole, however little of it the picture needs, and a strip of a TIFF with all its
+    # channels: both are part of the pixel budget.
+    if spec.tile_width * spec.tile_height > max(_LARGEST_TILE, asked.max_megapixels * 1e6):
+        detail = f"its tiles are {spec.tile_width} x {spec.tile_height} pixels"
+        raise PictureError(name=asked.shown, detail=detail)
+    channels = max(header.channels, spec.nchannels if header.suffix == ".tif" else 0)
+    if channels > 16:
+        raise PictureError(name=asked.shown, detail=f"it has {channels} channels")
     if spec.get_int_attribute("tiff:PhotometricInterpretation", 2) not in _TIFF_MODELS:
         kind = spec.get_string_attribute("tiff:ColorSpace") or "neither RGB nor grey"
         raise PictureError(name=asked.shown, detail=f"it is {kind}")
@@ -432,13 +443,12 @@ def write(picture: Picture, path: Path, file_format: str = "auto") -> None:
         raise PictureUnwritable(name=path, detail=error.strerror or error) from error
 
 
-_NUMBER = re.compile(r"#+|%(?:0(\d+))?d|\*")
+_NUMBER = re.compile(r"#+|%(?:0([0-9]{1,3}))?d|\*")
 
 
 def is_pattern(text: str) -> bool:
     """Whether the text names a sequence (`walk.####.png`, `walk.%04d.png`, `walk.*.png`), not one file."""
-    path = Path(text)
-    return _NUMBER.search(path.name) is not None and not path.exists()
+    return _NUMBER.search(Path(text).name) is not None and not os.path.exists(text)
 
 
 def sequence(pattern: str) -> list[Path]:
@@ -448,9 +458,9 @@ def sequence(pattern: str) -> list[Path]:
     hold them. Hidden files are left out unless the pattern's name starts with a dot.
     """
     folder, name = Path(pattern).parent, Path(pattern).name
-    matches = re.compile(_expression(name)).fullmatch
+    parts = _parts(name)
     try:
-        found = [path for path in folder.iterdir() if matches(path.name) and path.is_file()]
+        found = [path for path in folder.iterdir() if _fits(path.name, parts) and path.is_file()]
     except OSError:
         found = []
     if not name.startswith("."):
@@ -460,17 +470,54 @@ def sequence(pattern: str) -> list[Path]:
     return sorted(found, key=lambda path: _natural(path.name))
 
 
-def _expression(name: str) -> str:
+_DIGIT, _DIGITS, _ANYTHING = "digit", "any digits", "anything"
+_LONGEST_NAME = 256
+
+
+def _parts(name: str) -> list[str]:
+    """A pattern as a list of letters, single digits, and what may be as long as it likes."""
     parts: list[str] = []
     at = 0
     for hit in _NUMBER.finditer(name):
         digits = len(hit[0]) if hit[0].startswith("#") else int(hit[1] or 1)
-        parts += [re.escape(name[at : hit.start()]), ".*" if hit[0] == "*" else rf"[0-9]{{{digits},}}"]
+        parts += name[at : hit.start()]
+        parts += [_ANYTHING] if hit[0] == "*" else [_DIGIT] * min(digits, _LONGEST_NAME) + [_DIGITS]
         at = hit.end()
-    return "".join(parts) + re.escape(name[at:])
+    return [*parts, *name[at:]]
+
+
+def _fits(name: str, parts: list[str]) -> bool:
+    """Whether a name is one of the pattern's.
+
+    All ways are followed at once, a letter at a time: where a pattern has many stars, a regular expression
+    would try them one after the other for longer than anybody lives.
+    """
+    places = _onward({0}, parts)
+    for letter in name:
+        taken = {at for at in places if at < len(parts) and _takes(parts[at], letter)}
+        places = _onward({at if parts[at] in (_DIGITS, _ANYTHING) else at + 1 for at in taken}, parts)
+    return len(parts) in places
+
+
+def _onward(places: set[int], parts: list[str]) -> set[int]:
+    """The places, and those that are reached from them by leaving out what may be of no length."""
+    found: set[int] = set()
+    for at in places:
+        found.add(at)
+        while at < len(parts) and parts[at] in (_DIGITS, _ANYTHING):
+            at += 1
+            found.add(at)
+    return found
+
+
+def _takes(part: str, letter: str) -> bool:
+    if part in (_DIGIT, _DIGITS):
+        return letter in "0123456789"
+    return part in (_ANYTHING, letter)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A sort key under which 9 comes before 10; the name itself settles what is left."""
-    pieces = re.split(r"([0-9]+)", name)
-    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces] + [(-1, name)]
+    # Every second piece is a number; what else counts as a digit, such as a superscript, is none to int().
+    pieces = enumerate(re.split(r"([0-9]+)", name))
+    return [(int(piece), "") if at % 2 else (-1, piece) for at, piece in pieces] + [(-1, name)]

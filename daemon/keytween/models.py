@@ -86,7 +86,8 @@ class Model:
     @property
     def there(self) -> bool:
         """Whether its folder is still where it was."""
-        return self.folder.is_dir()
+        # Not Path.is_dir(), which raises for a name that is too long.
+        return os.path.isdir(self.folder)
 
     @property
     def size(self) -> int:
@@ -127,12 +128,23 @@ def _listed(config: Config) -> dict[str, Model]:
         return {name: _model(config, name, entry) for name, entry in sorted(entries.items())}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         detail = "it is damaged; delete it, then add or pull the checkpoints again"
         raise BadSetting(name="list of checkpoints", value=file, detail=detail) from error
 
 
 def _model(config: Config, name: str, entry: Mapping[str, Any]) -> Model:
+    texts = [name, *(entry[key] for key in ("folder", "source", "revision"))]
+    if not _NAME.fullmatch(name) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("it holds what is no checkpoint's name, folder or source")
     folder = Path(entry["folder"]) if entry["folder"] else home(config) / name
     files = {file: Digest(int(size), str(sha256)) for file, (size, sha256) in entry["files"].items()}
     return Model(name, folder, not entry["folder"], entry["source"], entry["revision"], files)
@@ -167,8 +179,8 @@ def _changing(config: Config) -> Iterator[dict[str, Model]]:
 
 def resolve(config: Config, text: str) -> str:
     """The folder that a name or path means: an existing folder is itself. Raises CheckpointUnusable."""
-    folder = Path(text).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(text))
+    if os.path.isdir(folder):
         return str(folder.absolute())
     models = registered(config)
     if text in models:
@@ -207,7 +219,7 @@ def _there(model: Model) -> Model:
 
 def add(config: Config, path: Path, *, name: str | None = None, advance: Advance = _silent) -> Model:
     """Gives a folder a name and notes its files' digests; the folder stays where it is."""
-    folder = path.expanduser().absolute()
+    folder = Path(os.path.expanduser(path)).absolute()
     name = name or folder.name
     if not _NAME.fullmatch(name):
         detail = "a name has letters, digits, dots, dashes and underscores; give one with --name"
@@ -299,7 +311,7 @@ def _sha256(file: Path, name: str, advance: Advance) -> str:
 
 def check(folder: Path) -> None:
     """Looks whether a folder can be a checkpoint, without reading weights; raises CheckpointUnusable."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointUnusable(name=folder, detail="there is no such folder")
     weighted = _pipeline(folder)
     others = [part for part in _OTHERS if not part.endswith("_2") or "text_encoder_2" in weighted]
@@ -314,10 +326,10 @@ def _pipeline(folder: Path) -> tuple[str, ...]:
     """The parts with weights that the folder's index asks for."""
     try:
         index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointUnusable(name=folder, detail="it has no readable model_index.json") from error
     kind = index.get("_class_name") if isinstance(index, dict) else None
-    if kind not in PIPELINES:
+    if not isinstance(kind, str) or kind not in PIPELINES:
         raise CheckpointUnusable(name=folder, detail=f"it is a {kind}, not Stable Diffusion")
     return PIPELINES[kind]
 

@@ -120,7 +120,7 @@ def _expand(images: Sequence[str]) -> list[Path]:
 
     paths: list[Path] = []
     for image in images:
-        paths += sequence(image) if is_pattern(image) and not Path(image).exists() else [Path(image)]
+        paths += sequence(image) if is_pattern(image) else [Path(image)]
     return paths
 
 

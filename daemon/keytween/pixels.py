@@ -50,7 +50,8 @@ def straight(pixels: Pixels) -> Pixels:
     if not partial.any():
         return pixels
     divisor = np.where(partial, pixels[..., 3].astype(np.float32), np.float32(full))[..., np.newaxis]
-    colours = _finite_quotient(pixels[..., :3].astype(np.float32) * np.float32(full), divisor)
+    with np.errstate(invalid="ignore"):
+        colours = _finite_quotient(pixels[..., :3].astype(np.float32) * np.float32(full), divisor)
     if pixels.dtype == np.float16 and (np.abs(colours[partial]) > _HALF_MAX).any():
         pixels = pixels.astype(np.float32)
     result = np.array(pixels)
@@ -106,15 +107,17 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 def linear_from_srgb(values: Floats) -> Floats:
     """Scene-linear values of sRGB ones (float32, any shape): mirrored below 0, unbounded above 1."""
     size = np.abs(values)
-    curve = ((size + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
-    return np.copysign(np.where(size <= 0.04045, size / np.float32(12.92), curve), values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        curve = ((size + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+        return np.copysign(np.where(size <= 0.04045, size / np.float32(12.92), curve), values)
 
 
 def srgb_from_linear(values: Floats) -> Floats:
     """sRGB values of scene-linear ones (float32, any shape); the inverse of `linear_from_srgb`."""
     size = np.abs(values)
-    curve = np.float32(1.055) * size ** np.float32(1 / 2.4) - np.float32(0.055)
-    return np.copysign(np.where(size <= 0.0031308, size * np.float32(12.92), curve), values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        curve = np.float32(1.055) * size ** np.float32(1 / 2.4) - np.float32(0.055)
+        return np.copysign(np.where(size <= 0.0031308, size * np.float32(12.92), curve), values)
 
 
 def linear_colours(pixels: Pixels) -> Floats:

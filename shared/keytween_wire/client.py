@@ -15,6 +15,7 @@ from keytween_wire import OLDEST, PROTOCOL, __version__
 from keytween_wire.codec import Received, decode, encode
 from keytween_wire.connection import Connection
 from keytween_wire.errors import (
+    DaemonError,
     DaemonNotOurs,
     DaemonTimeout,
     DaemonUnreachable,
@@ -78,7 +79,7 @@ class Client:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._open_socket()
         self._monitor = self._open_monitor()
-        self._socket.connect(connection.endpoint)
+        self._connect()
         self._number = 0
         self._silent: set[int] = set()
         self._watched: dict[str, _Watched] = {}
@@ -86,6 +87,13 @@ class Client:
         self._trouble: KeytweenError | None = None
         self._connected = False
         self._heard = time.monotonic()
+
+    def _connect(self) -> None:
+        try:
+            self._socket.connect(self.connection.endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise DaemonError(detail=f"{self.connection.endpoint} is no address") from error
 
     def _open_socket(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)

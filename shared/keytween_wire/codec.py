@@ -73,9 +73,11 @@ def decode(frames: Sequence[bytes], *, limits: Limits | None = None, strict: boo
 
 def number_of(frames: Sequence[bytes]) -> int:
     """The request number of a message that may be undecodable otherwise; 0 when even that fails."""
+    if not frames or len(frames[0]) > HEADER_BYTES:
+        return 0
     try:
         number = _unpack(frames[0], "header").get("n", 0)
-    except (MessageError, IndexError):
+    except MessageError:
         return 0
     return number if isinstance(number, int) else 0
 
@@ -120,7 +122,8 @@ def _header(frame: bytes) -> tuple[str, int, int]:
 
 
 def _pack(value: object) -> bytes:
-    return cast(bytes, msgpack.packb(value, use_bin_type=True))  # pyright: ignore[reportUnknownMemberType]
+    # A file's name may hold bytes that are no text, and JSON half a character: neither must stop a message.
+    return cast(bytes, msgpack.packb(value, use_bin_type=True, unicode_errors="backslashreplace"))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _unpack(frame: bytes, what: str) -> dict[str, Any]:
@@ -165,7 +168,8 @@ def _build(cls: type[T], body: dict[str, Any], where: str, strict: bool) -> T:
     hints = _hints(cls)
     unknown = body.keys() - hints.keys()
     if unknown and strict:
-        raise MessageError(detail=f"{where} has an unknown field {sorted(unknown)[0]!r}; the sender is newer")
+        name = min(map(repr, unknown))
+        raise MessageError(detail=f"{where} has an unknown field {name}; the sender is newer")
     values = {k: _value(hints[k], v, f"{where}.{k}", strict) for k, v in body.items() if k in hints}
     try:
         return cls(**values)
@@ -226,7 +230,11 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise MessageError(detail=f"{where} is not {_ARTICLES.get(hint, 'what it should be')}")
+    if hint is int and not _INT64[0] <= value <= _INT64[1]:
+        raise MessageError(detail=f"{where} has more than 64 bits")
     return value
 
 
+_INT64 = (-(2**63), 2**63 - 1)
+"""What SQLite keeps; msgpack would carry one bit more."""
 _ARTICLES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "yes or no"}

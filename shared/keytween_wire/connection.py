@@ -56,7 +56,7 @@ class Connection:
             values = json.loads(file.read_text("utf-8"))
         except FileNotFoundError as error:
             raise DaemonNotRunning() from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DaemonError(detail=f"its connection file {file} cannot be read") from error
         return cls._from(values, file)
 
@@ -69,9 +69,23 @@ class Connection:
     def _from(cls, values: object, file: Path) -> Connection:
         try:
             known = {k: v for k, v in cast(dict[str, str], values).items() if k in cls.__slots__}
-            return cls(**known)  # type: ignore[arg-type]
+            found = cls(**known)  # type: ignore[arg-type]
         except (TypeError, AttributeError) as error:
             raise DaemonError(detail=f"its connection file {file} is not complete") from error
+        if not found._makes_sense():
+            raise DaemonError(detail=f"its connection file {file} makes no sense")
+        return found
+
+    def _makes_sense(self) -> bool:
+        """Whether every value is of its kind: a file may have been damaged, or written by hand."""
+        values = asdict(self)
+        texts = [values[name] for name in ("endpoint", "boot_id", "version")]
+        return (
+            all(type(values[name]) is int for name in ("pid", "protocol"))
+            and all(isinstance(text, str) and text.isascii() and text.isprintable() for text in texts)
+            and self.endpoint.startswith("tcp://")
+            and all(_is_key(key) for key in (self.server_key, self.client_key, self.client_secret))
+        )
 
     def save(self, path: Path | str | None = None) -> Path:
         """Writes the file for this user alone, at once or not at all."""
@@ -86,6 +100,17 @@ class Connection:
             os.fsync(stream.fileno())
         unfinished.replace(file)
         return file
+
+
+_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+
+
+def _is_key(text: object) -> bool:
+    """Whether it is a CURVE key in Z85: 40 characters, each five of them a number of 32 bits."""
+    if not isinstance(text, str) or len(text) != 40 or not set(text) <= set(_Z85):
+        return False
+    fives = (text[at : at + 5] for at in range(0, 40, 5))
+    return all(sum(_Z85.index(c) * 85**n for n, c in enumerate(reversed(five))) < 2**32 for five in fives)
 
 
 def _refuse_strangers(file: Path) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+LONGEST_VALUE = 4096
+"""As long as a path may be. What a file says of itself may be longer, and would fill a whole message."""
+
 
 class KeytweenError(Exception):
     """The root of the tree; catch it to catch everything Keytween raises on purpose.
@@ -21,7 +24,7 @@ class KeytweenError(Exception):
     next_step: ClassVar[str] = "Please report it with the output of `keytween doctor`."
 
     def __init__(self, /, **values: object) -> None:
-        self.values: dict[str, str] = {key: str(value) for key, value in values.items()}
+        self.values: dict[str, str] = {key: _shown(value) for key, value in values.items()}
         super().__init__(self.message)
 
     @property
@@ -39,6 +42,14 @@ class KeytweenError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (from_wire, (self.code, self.values))
+
+
+def _shown(value: object) -> str:
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 class _Lenient(dict[str, str]):

@@ -107,7 +107,10 @@ class Plan:
 
     def positions(self, segments: int) -> tuple[tuple[float, ...], ...]:
         """The drawings' positions, one tuple per segment, in timeline order (MorphRequest's form)."""
-        return tuple(tuple(d.position for d in self.drawings if d.segment == s) for s in range(segments))
+        found: list[list[float]] = [[] for _ in range(segments)]
+        for drawing in self.drawings:
+            found[drawing.segment].append(drawing.position)
+        return tuple(map(tuple, found))
 
 
 def segments(keyframes: Sequence[Keyframe], *, exposure: int = 1) -> tuple[Segment, ...]:

@@ -59,6 +59,12 @@ def test_authorised_keys_are_read_with_their_remarks(tmp_path: Path) -> None:
     assert listed.guests() == [Guest(FRIEND.public, "the laptop")]
 
 
+def test_remarks_that_are_no_utf8_hide_no_key(tmp_path: Path) -> None:
+    remarks = b"\xe9cole " + FRIEND.public.encode() + b"\n" + FRIEND.public.encode() + b" \xe9cole\n"
+    (tmp_path / "authorised_keys").write_bytes(remarks)
+    assert AuthorisedKeys(tmp_path).keys() == {FRIEND.public}
+
+
 # ---- the list
 
 

@@ -139,9 +139,30 @@ def _list_for_an_index(folder: Path) -> None:
     (folder / "model_index.json").write_text("[]")
 
 
+def _odd_kind(folder: Path) -> None:
+    (folder / "model_index.json").write_text('{"_class_name": ["StableDiffusionPipeline"]}')
+
+
+def _deep_index(folder: Path) -> None:
+    (folder / "model_index.json").write_text("[" * 5000)
+
+
+def _deep_header(folder: Path) -> None:
+    (folder / UNET).write_bytes((5000).to_bytes(8, "little") + b"[" * 5000)
+
+
+def _endless_header(folder: Path) -> None:
+    header = b'{"w": {"data_offsets": [0, 1e999]}}'
+    (folder / UNET).write_bytes(len(header).to_bytes(8, "little") + header)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
+        (_odd_kind, "not Stable Diffusion"),
+        (_deep_index, "model_index.json"),
+        (_deep_header, "cut off"),
+        (_endless_header, "cut off"),
         (_pickled, "pickled"),
         (_variant, "variant"),
         (_cut, "cut off"),
@@ -256,6 +277,36 @@ def test_a_damaged_list_is_an_error_and_is_not_overwritten(config: Config, check
     with pytest.raises(BadSetting, match="damaged"):
         models.add(config, checkpoint, name="again")
     assert index.read_bytes() == before
+
+
+ENTRY = {"folder": "/nowhere", "source": "", "revision": "", "files": {"a": [1, "ab"]}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 5000,
+        json.dumps({"models": {"mine": {**ENTRY, "source": 2**70}}}),
+        json.dumps({"models": {"mine": {**ENTRY, "revision": None}}}),
+        json.dumps({"models": {"mine": {**ENTRY, "files": {"a": [float("inf"), "ab"]}}}}),
+        json.dumps({"models": {"mine": {**ENTRY, "files": {"a": "x"}}}}),
+        json.dumps({"models": {"../../mine": {**ENTRY, "folder": ""}}}),
+        json.dumps({"models": {"\ud800": ENTRY}}),
+    ],
+    ids=range(7),
+)
+def test_a_list_that_makes_no_sense_is_damaged(config: Config, text: str) -> None:
+    models.home(config).mkdir(parents=True)
+    (models.home(config) / "models.json").write_text(text)
+    with pytest.raises(BadSetting, match="damaged"):
+        models.registered(config)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name", "a" * 300, "nul\0"])
+def test_a_name_that_no_disk_takes_is_no_checkpoint(config: Config, name: str) -> None:
+    with pytest.raises(CheckpointUnusable, match="no such folder"):
+        models.resolve(config, name)
+    assert not models.Model("mine", Path(name)).there
 
 
 def test_the_list_shows_what_is_there_what_is_gone_and_what_can_be_pulled(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from keytween.config import Config
 from keytween.images import Picture
 from keytween.images import read as read_picture
 from keytween.images import write as write_picture
-from keytween.shots import film, reading
+from keytween.shots import film, reading, wishes
 from keytween.shots.planning import check_places, prepare
 from keytween.shots.pool import jobs_for
 from keytween.shots.records import Shelf
@@ -27,11 +28,13 @@ from keytween.shots.shot import Shot
 from keytween.shots.unit import Maker
 from keytween_wire.errors import (
     BadSetting,
+    CheckpointUnusable,
     KeytweenError,
     OutputUnwritable,
     PictureError,
     PictureMissing,
     PictureSizesDiffer,
+    SequenceEmpty,
     ShotBusy,
     ShotsUnreadable,
     UnknownShot,
@@ -143,6 +146,11 @@ def test_csv_says_the_same_as_toml(show: Path) -> None:
         ("shots.toml", "output = 'x'\n", "no shot"),
         ("shots.toml", "frames = 'f/{frame}'\n[[shot]]\nid = 'a'\n", "{shot}"),
         ("shots.toml", "frames = '{shot.__class__}/{frame}'\n[[shot]]\nid = 'a'\n", "{shot}"),
+        ("shots.toml", "frames = '{shot[x]}/{frame}'\n[[shot]]\nid = 'a'\n", "{shot}"),
+        ("shots.toml", "frames = '{shot}/{frame:9999999999d}'\n[[shot]]\nid = 'a'\n", "99 digits"),
+        ("shots.toml", "frames = '{shot}/{frame'\n[[shot]]\nid = 'a'\n", "braces"),
+        ("shots.toml", "shot = " + "[" * 5000, "nested too deeply"),
+        ("shots.csv", "id,diffusion,diffusion.steps\na,b,3\n", "cannot go together"),
         ("shots.csv", "id,keyfames\na,b\n", "'keyfames'"),
         ("shots.csv", "id,keyframes\na,b,c\n", "more cells"),
         ("shots.txt", "", ".txt"),
@@ -176,7 +184,14 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ('id = "bad"\nkeyframes = "a.png"\nfps = nan', "fps"),
         ('id = "bad"\nkeyframes = "a.png"\nfilm = "vhs"', "vhs"),
         ('id = "bad"\nkeyframes = "a.png"\ndiffusion = { step = 3 }', "did you mean steps"),
-        ('id = "bad"\nkeyframes = "a.png"\ndiffusion = { steps = "3" }', "int"),
+        ('id = "bad"\nkeyframes = "a.png"\ndiffusion = { steps = "3" }', "whole number"),
+        ('id = "bad"\nkeyframes = "a.png"\ndiffusion = { preset = ["draft"] }', "preset"),
+        ('id = "bad"\nkeyframes = "a.png"\ndiffusion = { steps = true }', "whole number"),
+        ('id = "bad"\nkeyframes = "a.png"\nseed = 9223372036854775808', "64 bits"),
+        (f'id = "bad"\nkeyframes = "a.png"\nin_betweens = 0x{"f" * 5000}', "64 bits"),
+        (f'id = "bad"\nkeyframes = "a.png"\nfps = 1{"0" * 400}', "64 bits"),
+        (f'id = 0x{"f" * 5000}\nkeyframes = "a.png"', "text"),
+        (f'id = "bad"\nfolders = "{"a/" * 5000}"\nkeyframes = "a.png"', "folders"),
         ('id = "bad"\nfolders = "nowhere/*"\nkeyframes = "a.png"', "no folder"),
         ('id = "../bad"\nkeyframes = "a.png"', "../bad"),
         ('id = "GOOD"\nkeyframes = "a.png"', "another shot"),
@@ -283,6 +298,56 @@ def test_a_keyframe_that_cannot_be_used_is_found_before_work(
     assert isinstance(caught.value, expected)
     if spoil is _circle:
         assert "circle" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("frames = [1, 3, 1000000000000]", "may go on for 250000 frames"),
+        ("in_betweens = 100000\nexposure = 100000", "may go on for 250000 frames"),
+        ("holds = [1, 99999]\nframes = [1, 200000, 400000]", "may go on for 250000 frames"),
+    ],
+)
+def test_a_shot_without_end_is_found_before_it_is_laid_out(
+    show: Path, config: Config, settings: str, said: str
+) -> None:
+    with pytest.raises(BadSetting, match=said):
+        prepare(reading.read(one(show, settings)).shots[0], show / "out", config)
+
+
+def test_a_home_that_nobody_has_is_a_folder_like_others(show: Path, config: Config) -> None:
+    keyframes = "~nobody-of-that-name/key.####.png"
+    with pytest.raises(SequenceEmpty, match="~nobody-of-that-name"):
+        prepare(reading.read(one(show, keyframes=keyframes)).shots[0], show / "out", config)
+
+
+def test_a_folder_that_is_no_checkpoint_is_not_looked_through(
+    show: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def searched(*_: object) -> None:
+        raise AssertionError("it was looked through")
+
+    monkeypatch.setattr(Path, "rglob", searched)
+    shot = reading.read(one(show, 'diffusion = { checkpoint = "/" }')).shots[0]
+    with pytest.raises(CheckpointUnusable, match=r"model_index\.json"):
+        prepare(dataclasses.replace(shot, engine="diffmorpher"), show / "out", config)
+
+
+def test_records_that_make_no_sense_are_none(show: Path) -> None:
+    shelf = Shelf(show / "results", "a")
+    shelf.folder.mkdir(parents=True)
+    lines = [
+        '{"request": "r"}',
+        '{"cel": "d0", "file": "a\\u0000b", "sha256": "", "bytes": 1, "mtime_ns": 1}',
+    ]
+    shelf.journal.write_text("\n".join([*lines, "[" * 5000]))
+    assert [stored.intact for stored in shelf.read_journal("r").values()] == [False]
+    for path in (shelf.record_file, shelf.journal):
+        path.write_text("[" * 5000)
+    assert (shelf.load(), shelf.read_journal("r")) == (None, {})
+    (shelf.results / ".wishes").mkdir()
+    (shelf.results / ".wishes" / "a.json").write_text("[" * 5000)
+    assert wishes.take(shelf.results) == []
 
 
 def test_an_output_that_cannot_be_written_is_found_before_work(show: Path, config: Config) -> None:

@@ -232,3 +232,14 @@ def test_a_store_from_a_newer_keytween_is_left_alone(tmp_path: Path) -> None:
     opened.close()
     with pytest.raises(StoreUnusable, match="newer"):
         JobStore(tmp_path / "jobs.sqlite")
+
+
+@pytest.mark.parametrize(
+    "data", [b"no store at all", b"SQLite format 3\0" + b"\xff" * 200], ids=["text", "torn"]
+)
+def test_a_file_that_is_no_store_is_named_and_left_as_it_is(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "jobs.sqlite"
+    file.write_bytes(data)
+    with pytest.raises(StoreUnusable, match=r"jobs\.sqlite"):
+        JobStore(file)
+    assert file.read_bytes() == data

@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keytween_wire import PROTOCOL
-from keytween_wire.codec import decode, encode, number_of, pack_dataclass, unpack_dataclass
-from keytween_wire.errors import BadSetting, MessageError, MessageTooLarge, ProtocolMismatch, UnknownMessage
+from keytween_wire.codec import decode, encode, error_info, number_of, pack_dataclass, unpack_dataclass
+from keytween_wire.errors import (
+    BadSetting,
+    CheckpointUnusable,
+    MessageError,
+    MessageTooLarge,
+    ProtocolMismatch,
+    UnknownMessage,
+)
 from keytween_wire.messages import (
     MESSAGES,
     Colour,
+    ErrorInfo,
     FrameMade,
     Hello,
     KeyframeImage,
@@ -164,6 +172,28 @@ def test_a_request_is_kept_as_it_was() -> None:
 def test_the_name_of_a_keyframe_changes_no_pixel_and_so_no_request() -> None:
     renamed = dataclasses.replace(REQUEST, keyframes=(dataclasses.replace(IMAGE, name="run.png"), IMAGE))
     assert renamed == REQUEST
+
+
+@pytest.mark.parametrize("since", [2**63, 2**64 - 1])
+def test_a_number_that_no_store_keeps_is_refused(since: int) -> None:
+    with pytest.raises(MessageError, match="more than 64 bits"):
+        decode([encode(Watch("a"))[0], pack({"job_id": "a", "since": since})])
+
+
+def test_keys_that_are_no_text_are_unknown_fields_like_others() -> None:
+    with pytest.raises(MessageError, match="unknown field"):
+        decode([encode(ListJobs())[0], pack({b"": 1, "sharpness": 3})])
+
+
+def test_a_header_over_its_limit_is_not_unpacked_to_find_its_number() -> None:
+    header = pack({"v": PROTOCOL, "type": "ping", "n": 7, "more": "x" * 2000})
+    assert number_of([header, pack({})]) == 0
+
+
+def test_half_a_character_stops_no_message() -> None:
+    told = error_info(CheckpointUnusable(name="\udcff.safetensors", detail="\ud800"))
+    values = unpack_dataclass(ErrorInfo, pack_dataclass(told)).values
+    assert values == {"name": "\\udcff.safetensors", "detail": "\\ud800"}
 
 
 def test_numbers_of_a_frame_event_arrive_as_numbers() -> None:

@@ -107,3 +107,13 @@ def test_a_far_end_may_send_values_of_any_name(name: str) -> None:
     error = from_wire("KT-101", {name: "x"})
     assert type(error) is PictureMissing
     assert error.values[name] == "x"
+
+
+def test_what_a_file_says_of_itself_fills_no_message() -> None:
+    error = PictureMissing(name="a" * 100_000)
+    assert 4096 <= len(error.message) < 4200
+    assert from_wire(error.code, error.values).message == error.message
+
+
+def test_a_number_with_too_many_digits_to_write_is_still_said() -> None:
+    assert "thousands of digits" in BadSetting(name="seed", value=16**5000, detail="it is large").message

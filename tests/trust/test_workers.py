@@ -180,3 +180,18 @@ def test_a_machine_that_slept_goes_on(
     assert last.message.state is JobState.DONE
     assert client.jobs(job_id)[0].frames_done == 30
     measured("5-sleep", f"asleep for {asleep:.0f} s in the middle of a job: done, with every event")
+
+
+def test_a_job_that_is_cancelled_and_cleared_at_once_keeps_no_worker_busy(
+    client: Client, daemon: DaemonProcess, config: Config, keyframe_files: list[Path]
+) -> None:
+    """What its worker still says of it is of no job any more, and the next job does not wait for it."""
+    slow = jobs.submit(client, keyframe_files, engine="ordeal", seed=ordeal.SLOW, in_betweens=200)
+    jobs.until(lambda: client.jobs(slow)[0].frames_done > 1)
+    (worker,) = jobs.workers(daemon.process.pid)
+    client.cancel(slow)
+    assert client.clear(slow) == 1
+    _, ended = jobs.finish(client, jobs.submit(client, keyframe_files, engine="ordeal", in_betweens=1))
+    assert ended.state is JobState.DONE
+    assert jobs.workers(daemon.process.pid) == [worker]
+    assert "queue-stands" not in config.log.read_text("utf-8")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -35,7 +36,8 @@ def fault(part: Path, stem: str) -> str:
     else:
         return lack(part, stem)
     for file in files:
-        if not file.is_file() or not is_safetensors(file):
+        # Not Path.is_file(), which raises for a name that is too long.
+        if not os.path.isfile(file) or not is_safetensors(file):
             return f"has a {file.name} that is cut off or no safetensors file"
     return ""
 
@@ -52,7 +54,7 @@ def lack(part: Path, stem: str) -> str:
 
 def _shards(index: Path) -> list[str]:
     """The files that an index of shards names; none where it makes no sense."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         named = json.loads(index.read_text("utf-8"))["weight_map"].values()
         return sorted({str(name) for name in named})
     return []
@@ -65,7 +67,7 @@ def is_safetensors(file: Path) -> bool:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             return False
-        with suppress(ValueError, TypeError, KeyError, AttributeError, IndexError):
+        with suppress(ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
             header = json.loads(stream.read(length))
             ends = [int(t["data_offsets"][1]) for key, t in header.items() if key != "__metadata__"]
             return max(ends, default=0) + 8 + length == size

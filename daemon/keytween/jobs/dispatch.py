@@ -18,7 +18,7 @@ from keytween.jobs.link import Abandon, Ended, Found, FrameReady, LinkKeys, Open
 from keytween.jobs.store import JobStore
 from keytween.log_file import trim
 from keytween.logs import OUTPUT, OUTPUT_BYTES, note, warn
-from keytween_wire.errors import KeytweenError, WorkerLost, from_wire
+from keytween_wire.errors import KeytweenError, UnknownJob, WorkerLost, from_wire
 from keytween_wire.messages import JobState
 
 CANCEL_GRACE_S = 8.0
@@ -181,7 +181,10 @@ class Dispatch:
         child.identity = identity
         if child.job_id and now - child.given_at > LOST_AFTER_S:
             warn("job-given-again", job=child.job_id, device=seat.name, worker=child.process.pid)
-            self._give(child, child.job_id)
+            if self._state(child.job_id) is JobState.RUNNING:
+                self._give(child, child.job_id)
+            else:
+                child.job_id, child.abandoned_at, child.idle_since = "", 0.0, now
         self._hand_out(seat, now)
 
     def _hear_of_job(self, seat: _Seat, child: Child, said: Said) -> None:
@@ -191,7 +194,14 @@ class Dispatch:
             self._note(said)
 
     def _runs(self, child: Child, job_id: str) -> bool:
-        return job_id == child.job_id and self.store.job(job_id).state is JobState.RUNNING
+        return job_id == child.job_id and self._state(job_id) is JobState.RUNNING
+
+    def _state(self, job_id: str) -> JobState | None:
+        """A job's state; None for one that was cleared while its worker was still at it."""
+        try:
+            return self.store.job(job_id).state
+        except UnknownJob:
+            return None
 
     def _note(self, said: FrameReady | Found | Working) -> None:
         job_id = said.job_id
@@ -219,7 +229,7 @@ class Dispatch:
 
     def _ended(self, seat: _Seat, child: Child, said: Ended) -> None:
         """Notes how the job ended. The store comes first: should it fail, the same is heard again."""
-        if self.store.job(said.job_id).state is JobState.RUNNING and not said.abandoned:
+        if self._state(said.job_id) is JobState.RUNNING and not said.abandoned:
             self._conclude(said)
             self.changed(said.job_id)
         child.job_id, child.abandoned_at, child.idle_since = "", 0.0, time.monotonic()
@@ -312,7 +322,7 @@ class Dispatch:
 
     def _blame(self, job_id: str, reason: str) -> None:
         """A job that was running when its worker died tries again, so often without a new frame."""
-        if self.store.job(job_id).state.ended:
+        if self._state(job_id) is not JobState.RUNNING:
             return
         attempts = self.store.count_attempt(job_id)
         if attempts >= self.patience.max_attempts:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,14 +88,14 @@ class JobFolder:
         self._check_room(sum(map(len, blobs)))
         unfinished = self.jobs / f"{UNFINISHED}{self.job_id}"
         try:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            _remove(unfinished)
             (unfinished / "frames").mkdir(parents=True)
             for index, (image, blob) in enumerate(zip(order.request.keyframes, blobs, strict=True)):
                 _write_durably(unfinished / f"keyframe-{index:03d}{image.suffix}", blob)
             _write_durably(unfinished / ORDER, pack_dataclass(order))
             # What is in the folder must be on disk before the folder has its name.
             sync_folder(unfinished)
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
             unfinished.rename(self.path)
             sync_folder(self.jobs)
         except OSError as error:
@@ -122,7 +123,7 @@ class JobFolder:
 
     def _keyframe(self, index: int, image: KeyframeImage) -> bytes:
         try:
-            data = self.keyframe(index, image.suffix).read_bytes()
+            data = _read(self.keyframe(index, image.suffix))
         except OSError:
             data = b""
         if MorphRequest.digest_of(data) != image.digest:
@@ -130,7 +131,7 @@ class JobFolder:
         return data
 
     def remove(self) -> None:
-        """Forgets the job's files."""
+        """Forgets the job's files; what a link leads to stays."""
         remove(self.jobs, [self.job_id])
 
     def store(self, index: int, data: bytes, suffix: str) -> FrameFile:
@@ -170,10 +171,10 @@ class JobFolder:
         names = {frame.name for frame in found.values()}
         try:
             for path in self.path.glob(f"{UNFINISHED}*"):
-                path.unlink(missing_ok=True)
+                _remove(path)
             for path in self.frames.iterdir() if self.frames.is_dir() else ():
                 if path.name not in names:
-                    path.unlink(missing_ok=True)
+                    _remove(path)
         except OSError as error:
             raise translate(error, self.frames) from error
         return found
@@ -199,7 +200,7 @@ class JobFolder:
     def read(self, frame: FrameFile) -> bytes | None:
         """The bytes of a finished frame, None when the file is gone or is not what its name says."""
         try:
-            data = (self.frames / frame.name).read_bytes()
+            data = _read(self.frames / frame.name)
         except OSError:
             return None
         return data if hashlib.sha256(data).hexdigest() == frame.digest else None
@@ -209,14 +210,14 @@ def remove(jobs: Path, job_ids: Iterable[str]) -> None:
     """Forgets the files of jobs; half of them never look like a job, whenever the power fails."""
     gone = [(jobs / job_id, jobs / f"{UNFINISHED}{job_id}") for job_id in job_ids]
     for path, unfinished in gone:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _remove(unfinished)
         with suppress(OSError):
             path.rename(unfinished)
     with suppress(OSError):
         sync_folder(jobs)
     for path, unfinished in gone:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(unfinished)
+        _remove(path)
 
 
 def translate(error: OSError, folder: Path) -> KeytweenError:
@@ -241,12 +242,28 @@ def _verify(path: Path) -> FrameFile | None:
     if match is None:
         return None
     try:
-        data = path.read_bytes()
+        data = _read(path)
     except OSError:
         return None
     if hashlib.sha256(data).hexdigest() != match[2]:
         return None
     return FrameFile(int(match[1]), match[2], match[3], len(data))
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a plain file; OSError for a link or a device, which might lead anywhere and never end."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return path.read_bytes()
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or a folder with all in it; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _write_durably(path: Path, data: bytes) -> None:

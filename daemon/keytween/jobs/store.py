@@ -295,6 +295,8 @@ class JobStore:
             row = self._existing(job_id)
             check_move(JobState(row["state"]), state)
             packed = None if info is None else pack_dataclass(info)
+            if JobState(row["state"]).ended:
+                self._forget_end(db, job_id)
             db.execute("UPDATE jobs SET state = ?, error = ? WHERE job_id = ?", (state.value, packed, job_id))
             if state.ended:
                 db.execute("DELETE FROM events WHERE job_id = ? AND kind = 'progressed'", (job_id,))
@@ -373,15 +375,19 @@ class JobStore:
         return True
 
     def _requeue(self, db: sqlite3.Connection, job_id: str) -> None:
-        """An ended job waits again; that it had ended is no event any more."""
+        """An ended job waits again."""
+        self._forget_end(db, job_id)
+        db.execute("UPDATE jobs SET state = 'queued', error = NULL WHERE job_id = ?", (job_id,))
+        self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
+
+    def _forget_end(self, db: sqlite3.Connection, job_id: str) -> None:
+        """That the job had ended is no event any more: whoever reads its events would stop there."""
         rows = db.execute(
             "SELECT number, body FROM events WHERE job_id = ? AND kind = 'job-changed'", (job_id,)
         )
         for row in rows.fetchall():
             if unpack_dataclass(JobChanged, row["body"]).state.ended:
                 db.execute("DELETE FROM events WHERE job_id = ? AND number = ?", (job_id, row["number"]))
-        db.execute("UPDATE jobs SET state = 'queued', error = NULL WHERE job_id = ?", (job_id,))
-        self._append(JobChanged(job_id, self._next_number(job_id), JobState.QUEUED), "job-changed")
 
     def make_lean(self, job_id: str) -> int:
         """Notes that the job had too little memory and is to make do with less; returns how often so far."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from keytween.placing import place
 from keytween.shots.records import DONE, FAILED, Record, Shelf
 from keytween.shots.shot import Batch
-from keytween.shots.timeline import DIGITS, KEY, Gap, chains, load, path_of, rate_of
+from keytween.shots.timeline import DIGITS, KEY, Gap, chains, load, path_of, rate_of, sense
 from keytween_wire.errors import KeytweenError, OutputUnwritable
 
 KINDS = (".otio", ".otioz")
@@ -27,12 +27,14 @@ def write(batch: Batch) -> Path | None:
     if batch.source.suffix.lower() not in KINDS:
         return None
     otio, whole, root = load(batch.source, batch.output)
-    rate = rate_of(whole)
-    found = list(chains(whole, root))
+    with sense(batch.source):
+        rate = rate_of(whole)
+        found = list(chains(whole, root))
     tracks = list(whole.video_tracks())
     faults = {fault.shot: fault.error for fault in batch.faults}
     for chain in found:
-        record = Shelf(batch.results, chain.shot).load() or {}
+        # What is no id was a fault of its shot, and is no folder's name either.
+        record = {} if chain.shot in faults else Shelf(batch.results, chain.shot).load() or {}
         for gap in chain.gaps:
             track = tracks[chain.track - 1]
             if record.get("state") == DONE and chain.shot not in faults:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keytween.shots.records import Shelf, Stored
-from keytween.shots.shot import LONGEST_NAME, Shot
+from keytween.shots.shot import LONGEST_NAME, Shot, is_device
 from keytween_wire.easing import Easing
 from keytween_wire.errors import (
     BadSetting,
@@ -32,6 +33,8 @@ from keytween_wire.timeline import Keyframe, Plan, plan, spaced
 if TYPE_CHECKING:
     from keytween.config import Config
 
+MOST_FRAMES = 250_000
+"""Almost three hours at 24 frames a second; a longer shot is a mistake, or made to fill all memory."""
 SUFFIXES = (".png", ".exr")
 """What frames may be called at their end."""
 
@@ -177,7 +180,10 @@ def _timeline(shot: Shot, paths: Sequence[Path]) -> tuple[Keyframe, ...]:
     if not frames:
         strides = [(shot.in_betweens + 1) * e + h - 1 for e, h in zip(exposures, holds, strict=True)]
         first = spaced(1, in_betweens=shot.in_betweens, first=shot.first_frame)[0].frame
-        frames = tuple(first + sum(strides[:i]) for i in range(count))
+        frames = tuple(accumulate(strides[:-1], initial=first))
+    if frames[-1] - frames[0] > MOST_FRAMES:
+        detail = f"a shot may go on for {MOST_FRAMES} frames"
+        raise BadSetting(name="frames", value=f"{frames[0]} to {frames[-1]}", detail=detail)
     columns = zip(frames, holds, easings, exposures, strict=True)
     return tuple(Keyframe(f, hold=h, easing=Easing.parse(e), exposure=x) for f, h, e, x in columns)
 
@@ -212,11 +218,13 @@ def _request(
     planned: Plan,
     config: Config,
 ) -> MorphRequest:
-    from keytween.models import resolve
+    from keytween.models import check, resolve
 
     diffusion = shot.diffusion
     if shot.may_diffuse:
         diffusion = replace(diffusion, checkpoint=resolve(config, diffusion.checkpoint))
+        # Before all that lies below is looked through: the folder might be the whole disk.
+        check(Path(diffusion.checkpoint))
     images = tuple(
         KeyframeImage(source.sha256, path.suffix.lower(), key.frame, Colour(shot.colour), str(path))
         for path, source, key in zip(paths, sources, timeline, strict=True)
@@ -267,6 +275,8 @@ def _check_names(planned: Planned) -> None:
     for part in longest.parts[1:-1]:
         _check_length(part)
     _check_length(longest.name + SUFFIXES[0])
+    for part in Path(planned.shot.file(Path(), planned.plan.last_frame)).parts:
+        _check_portable(part)
 
 
 def _check_length(name: str) -> None:
@@ -274,6 +284,14 @@ def _check_length(name: str) -> None:
     if length > LONGEST_NAME:
         detail = f"{length} bytes are too long for a file's name, which may have {LONGEST_NAME}"
         raise OutputUnwritable(name=name, detail=detail)
+
+
+def _check_portable(name: str) -> None:
+    """A farm's machines share a disk, whatever their system."""
+    if is_device(name):
+        raise OutputUnwritable(name=name, detail="Windows keeps this name for a device")
+    if name not in (".", "..") and name.endswith((".", " ")):
+        raise OutputUnwritable(name=name, detail="Windows drops a dot or a blank at a name's end")
 
 
 def check_places(planned: Planned, shelf: Shelf, *, overwrite: bool = False) -> None:

@@ -41,7 +41,7 @@ class Stored:
     def of(cls, path: Path, data: bytes | None = None) -> Stored:
         """The file as it is now; `data` where its bytes are known already."""
         found = path.stat()
-        digest = hashlib.sha256(path.read_bytes() if data is None else data).hexdigest()
+        digest = _digest(path) if data is None else hashlib.sha256(data).hexdigest()
         return cls(str(path), digest, found.st_size, found.st_mtime_ns)
 
     @property
@@ -52,12 +52,11 @@ class Stored:
             if found.st_size != self.bytes:
                 return False
             return found.st_mtime_ns == self.mtime_ns or self._same_bytes()
-        except OSError:
+        except (OSError, ValueError):
             return False
 
     def _same_bytes(self) -> bool:
-        with open(self.file, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+        return _digest(Path(self.file)) == self.sha256
 
     def as_json(self, root: Path | None = None) -> dict[str, Any]:
         """The four fields by name; a file below `root` by its way from there, so that the folder may move."""
@@ -69,6 +68,12 @@ class Stored:
     def from_json(cls, values: Mapping[str, Any], root: Path) -> Stored:
         """What `as_json` gave these values for."""
         return cls(str(root / values["file"]), values["sha256"], values["bytes"], values["mtime_ns"])
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file, a piece at a time: a shot may name one of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class Shelf:
         """The record, None where there is none or another version's."""
         try:
             found = json.loads(self.record_file.read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) and found.get("schema") == SCHEMA else None
 
@@ -170,14 +175,14 @@ class Shelf:
             lines = self.journal.read_text("utf-8").splitlines()
             if not lines or json.loads(lines[0]).get("request") != request:
                 return {}
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return {}
         found: dict[str, Stored] = {}
         for line in lines[1:]:
             try:
                 values = json.loads(line)
                 found[values["cel"]] = Stored.from_json(values, self.root)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return found
 

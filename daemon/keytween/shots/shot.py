@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar
 
 from keytween_wire.errors import BadSetting, KeytweenError
@@ -18,6 +19,9 @@ FILMS = ("none", "mp4", "prores")
 
 LONGEST_NAME = 255
 """Bytes of a file's name that every file system takes."""
+
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,11 @@ class Batch:
         return self.output / "results"
 
 
+def is_device(name: str) -> bool:
+    """Whether Windows would open a device of this name in place of a file, whatever the suffix."""
+    return name.partition(".")[0].rstrip(" ").casefold() in _DEVICES
+
+
 def check_id(shot: str) -> str:
     """The id, fit to be a file's name on any system; raises BadSetting."""
     detail = ""
@@ -108,6 +117,8 @@ def check_id(shot: str) -> str:
         detail = "it must be a name, without blanks around it and no dot at its end"
     elif any(c in '/\\:*?"<>|' or not c.isprintable() for c in shot):
         detail = 'it names a folder, so it may hold none of / \\ : * ? " < > |'
+    elif is_device(shot):
+        detail = "Windows keeps this name for a device"
     elif len(os.fsencode(shot)) > LONGEST_NAME:
         detail = f"it has {len(os.fsencode(shot))} bytes, and a file's name at most {LONGEST_NAME}"
     if detail:
@@ -123,20 +134,31 @@ def folded(shot: str) -> str:
 def check_output(template: str) -> str:
     """A template for frames' files that keeps shots and frames apart; raises BadSetting."""
     try:
-        one, two, other = (
-            template.format(shot=shot, frame=frame) for shot, frame in (("a", 1), ("a", 2), ("b", 1))
-        )
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        detail = f"it may hold {{shot}} and {{frame}} or {{frame:04d}} ({type(error).__name__}: {error})"
-        raise BadSetting(name="frames", value=template, detail=detail) from error
-    if one in (two, other):
+        fields = [
+            f"{name}:{form}{kind or ''}"
+            for _, name, form, kind in Formatter().parse(template)
+            if name is not None
+        ]
+        # Nothing else: a width of its own choosing would fill all memory, and {shot.x} looks too far.
+        odd = [field for field in fields if not _FIELD.fullmatch(field)]
+    except ValueError as error:
+        raise BadSetting(
+            name="frames", value=template, detail=f"its braces do not match ({error})"
+        ) from error
+    if odd:
+        detail = "it may hold {shot}, and {frame} with up to 99 digits as {frame:04d}"
+        raise BadSetting(name="frames", value=template, detail=detail)
+    if not {"shot", "frame"} <= {field.partition(":")[0] for field in fields}:
         raise BadSetting(name="frames", value=template, detail="it must hold {shot} and {frame}")
     return template
 
 
+_FIELD = re.compile(r"shot:|frame:([0-9]{0,2}|0[0-9]{1,2})d?")
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises BadSetting unless the value is a number from `low` to `high`."""
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high:
         raise BadSetting(name=name, value=value, detail=f"it must lie between {low:g} and {high:g}")
 
 

@@ -65,6 +65,8 @@ def from_toml(text: str, source: Path, output: Path | None) -> Batch:
         values = tomllib.loads(text)
     except ValueError as error:
         raise ShotsUnreadable(name=source, detail=error) from error
+    except RecursionError as error:
+        raise ShotsUnreadable(name=source, detail="it is nested too deeply") from error
     unknown = sorted(set(values) - _TOP)
     if unknown:
         detail = f"it has {unknown[0]!r}, and may have {', '.join(sorted(_TOP))}"
@@ -105,6 +107,8 @@ def _from_cells(cells: Mapping[str | None, Any]) -> Row:
             continue
         table, _, inner = name.strip().partition(".")
         key, target = (inner, row.setdefault(table, {})) if inner else (table, row)
+        if not isinstance(target, dict):
+            raise ValueError(f"the columns {table} and {name.strip()} cannot go together")
         # Names and prompts are texts, whatever they look like.
         read = str if key in _TEXTS else _number
         parts = [read(part.strip()) for part in cell.split(";")]
@@ -135,10 +139,10 @@ def gather(place: Place, rows: Iterable[Row]) -> Batch:
     shots: dict[str, Shot] = {}
     faults: list[Fault] = []
     for number, row in enumerate(rows, start=1):
-        shown = str(row.get("id") or f"number {number}")
+        shown = _shown(row, f"number {number}")
         try:
             for single in _each_folder(row, place):
-                shown = str(single.get("id", shown))
+                shown = _shown(single, shown)
                 shot = _shot(single, place)
                 if folded(shot.id) in shots:
                     raise BadSetting(name="id", value=shot.id, detail="another shot has it already")
@@ -153,6 +157,12 @@ def gather(place: Place, rows: Iterable[Row]) -> Batch:
     return Batch(place.source, place.output, tuple(shots.values()), tuple(faults))
 
 
+def _shown(row: Row, otherwise: str) -> str:
+    """What a row's shot is called in errors."""
+    called = row.get("id")
+    return called if isinstance(called, str) and called else otherwise
+
+
 def _each_folder(row: Row, place: Place) -> Iterator[Row]:
     """The row itself, or with `folders` one row for each folder that matches."""
     if "folders" not in row:
@@ -163,7 +173,7 @@ def _each_folder(row: Row, place: Place) -> Iterator[Row]:
     try:
         # Path.glob does not follow links down: a link to a folder above never becomes an endless way.
         found = sorted(path for path in root.glob(relative) if path.is_dir())
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, ValueError, NotImplementedError, IndexError, RecursionError) as error:
         raise BadSetting(name="folders", value=pattern, detail=error) from error
     if not found:
         raise BadSetting(name="folders", value=pattern, detail="no folder matches")
@@ -174,7 +184,7 @@ def _each_folder(row: Row, place: Place) -> Iterator[Row]:
 
 
 def _anchored(folder: Path, pattern: str) -> tuple[Path, str]:
-    path = Path(pattern).expanduser()
+    path = Path(os.path.expanduser(pattern))
     if path.is_absolute():
         return Path(path.anchor), str(path.relative_to(path.anchor))
     return folder, pattern
@@ -198,7 +208,7 @@ def _shot(row: Row, place: Place) -> Shot:
         )
     frames = values.pop("frames", ())
     shot = Shot(
-        **{**values, "keyframes": tuple(str(folder / Path(k).expanduser()) for k in values["keyframes"])},
+        **{**values, "keyframes": tuple(str(folder / os.path.expanduser(k)) for k in values["keyframes"])},
         output=place.frames,
         frames=frames if frames != FROM_NAMES else (),
         from_names=frames == FROM_NAMES,
@@ -255,13 +265,15 @@ def _text(name: str, value: object) -> str:
 def _whole(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadSetting(name=name, value=value, detail="it must be a whole number")
+    if not -(2**63) <= value < 2**63:
+        raise BadSetting(name=name, value=value, detail="it has more than 64 bits")
     return value
 
 
 def _float(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadSetting(name=name, value=value, detail="it must be a number")
-    return float(value)
+    return float(_whole(name, value) if isinstance(value, int) else value)
 
 
 def _many(single: Callable[[str, object], Any]) -> Callable[[str, object], Any]:
@@ -286,7 +298,7 @@ def _diffusion(name: str, value: object) -> Diffusion:
         raise BadSetting(name=name, value=value, detail="it is a table: [shot.diffusion]")
     given = dict(value)
     preset = given.pop("preset", "final")
-    if preset not in Diffusion.PRESETS:
+    if not isinstance(preset, str) or preset not in Diffusion.PRESETS:
         raise BadSetting(name="preset", value=preset, detail=f"choose one of {', '.join(Diffusion.PRESETS)}")
     chosen: dict[str, Any] = dict(Diffusion.PRESETS[preset])
     for key, setting in given.items():
@@ -295,9 +307,9 @@ def _diffusion(name: str, value: object) -> Diffusion:
         kind = _DIFFUSION[key]
         if kind is tuple:
             chosen[key] = _many(_text)(key, setting)
-        elif kind is float:
-            chosen[key] = _float(key, setting)
-        elif not isinstance(setting, kind) or (kind is int and isinstance(setting, bool)):
+        elif kind in (float, int):
+            chosen[key] = (_float if kind is float else _whole)(key, setting)
+        elif not isinstance(setting, kind):
             raise BadSetting(name=key, value=setting, detail=f"it must be of the kind {kind.__name__}")
         else:
             chosen[key] = setting

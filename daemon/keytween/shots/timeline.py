@@ -6,8 +6,10 @@ metadata under `keytween`; `docs/batch.md` has the words.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from urllib.request import url2pathname
 
 from keytween.headers import SUFFIXES
 from keytween.shots import tables
+from keytween.shots.schemas import sound
 from keytween.shots.shot import Batch
 from keytween.shots.unpack import unpack
 from keytween_wire.errors import ExtraMissing, ShotsUnreadable
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 FRAMES = "frames/{shot}/{shot}.{frame:04d}"
 """How frames are called, so that image sequences can name them; DIGITS are the number's."""
 DIGITS = 4
+MOST_DIGITS = 99
 MEDIA = "unpacked"
 """Where an archive's pictures go, below the output."""
 KEY = "keytween"
@@ -95,11 +99,31 @@ def read(source: Path, output: Path | None) -> Batch:
     """The batch in a `.otio` or `.otioz`; raises ShotsUnreadable."""
     place = tables.Place.of(source, None, FRAMES, output)
     _, whole, root = load(source, place.output)
-    rows = [_row(chain, rate_of(whole)) for chain in chains(whole, root)]
+    with sense(source):
+        rows = [_row(chain, rate_of(whole)) for chain in chains(whole, root)]
     if not rows:
         detail = "no track has a gap between two clips of pictures"
         raise ShotsUnreadable(name=source, detail=detail)
     return tables.gather(place, rows)
+
+
+@contextmanager
+def sense(source: Path) -> Iterator[None]:
+    """What its times, rates and names lead to; raises ShotsUnreadable where that is nowhere."""
+    import opentimelineio as otio
+
+    try:
+        yield
+    except (
+        otio.exceptions.OTIOError,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        detail = f"its times or names make no sense ({str(error)[:200]})"
+        raise ShotsUnreadable(name=source, detail=detail) from error
 
 
 def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
@@ -112,7 +136,9 @@ def load(source: Path, output: Path) -> tuple[Any, otio.schema.Timeline, Path]:
     path = unpack(source, output / MEDIA) if source.suffix.lower() == ".otioz" else source
     try:
         # Not its adapters, which look for plug-ins wherever the environment says.
-        found = otio.core.deserialize_json_from_file(str(path))
+        found = otio.core.deserialize_json_from_string(sound(path.read_text("utf-8-sig")))
+    except OSError as error:
+        raise ShotsUnreadable(name=source, detail=error.strerror or error) from error
     except (otio.exceptions.OTIOError, ValueError, TypeError, KeyError, RuntimeError) as error:
         detail = f"it is no OpenTimelineIO ({str(error).splitlines()[0] if str(error) else 'nothing'})"
         raise ShotsUnreadable(name=source, detail=detail) from error
@@ -222,7 +248,10 @@ def _file(
     passed = round((time - began).rescaled_to(media.rate).value)
     step = max(1, media.frame_step)
     number = media.start_frame + passed // step * step
-    sign, digits = ("-" if number < 0 else ""), f"{abs(number):0{media.frame_zero_padding}d}"
+    sign, digits = (
+        ("-" if number < 0 else ""),
+        f"{abs(number):0{min(media.frame_zero_padding, MOST_DIGITS)}d}",
+    )
     base = media.target_url_base
     joint = "" if not base or base.endswith("/") else "/"
     return path_of(f"{base}{joint}{media.name_prefix}{sign}{digits}{media.name_suffix}", root)
@@ -238,7 +267,7 @@ def path_of(url: str, root: Path) -> Path | None:
         return None
     plain = root / url
     # Tools differ in whether a relative path is written as an address: what is there decides.
-    return plain if plain.exists() or "%" not in url else root / unquote(url)
+    return plain if os.path.exists(plain) or "%" not in url else root / unquote(url)
 
 
 # ---- what the artist says

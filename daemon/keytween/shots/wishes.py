@@ -33,6 +33,6 @@ def take(results: Path) -> list[tuple[str, str]]:
             said = json.loads(path.read_text("utf-8"))
             path.unlink()
             found.append((str(said["shot"]), str(said["what"])))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return found

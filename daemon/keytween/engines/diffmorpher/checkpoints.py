@@ -184,14 +184,21 @@ def load(
         for n in ("", "_2")
         if index.get(f"text_encoder{n}")
     ]
-    schedule = NoiseSchedule.from_config(_json(path / "scheduler" / "scheduler_config.json", path))
-    model = Checkpoint(path, unet, vae, encoders, schedule, Blend(), device, dtype)
+    model = Checkpoint(path, unet, vae, encoders, schedule(path), Blend(), device, dtype)
     for network in model.networks:
         network.requires_grad_(False).eval()
     for network in (unet, vae):
         install(network, model.blend)
     model.make_do(thrift)
     return model
+
+
+def schedule(path: Path) -> NoiseSchedule:
+    """The noise schedule of the checkpoint in a folder; raises CheckpointUnusable."""
+    try:
+        return NoiseSchedule.from_config(_json(path / "scheduler" / "scheduler_config.json", path))
+    except ValueError as error:
+        raise CheckpointUnusable(name=path, detail=f"its scheduler makes no sense: {error}") from error
 
 
 def fingerprint(path: Path) -> str:
@@ -209,7 +216,7 @@ def fingerprint(path: Path) -> str:
 def _json(file: Path, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointUnusable(name=path, detail=f"it has no readable {file.relative_to(path)}") from error
     return value if isinstance(value, dict) else {}
 

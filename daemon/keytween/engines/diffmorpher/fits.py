@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,8 +46,8 @@ class FitStore:
             factors = {name: (tensors[f"{name}|down"], tensors[f"{name}|up"]) for name in names}
             if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
                 raise ValueError("values that are no numbers")
-            return Fit(factors, tensors["clean"], tensors["noise"])
-        except (SafetensorError, OSError, KeyError, ValueError):
+            return _whole(Fit(factors, tensors["clean"], tensors["noise"]))
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
             path.unlink(missing_ok=True)
             return None
 
@@ -69,8 +70,8 @@ class FitStore:
             return None
         try:
             values = json.loads(path.read_text("utf-8"))
-            return PacingCurve(tuple(values["alphas"]), tuple(values["changed"]), values["distance"])
-        except (ValueError, KeyError, OSError):
+            return _curve(values["alphas"], values["changed"], values["distance"])
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, OSError):
             path.unlink(missing_ok=True)
             return None
 
@@ -89,6 +90,29 @@ class FitStore:
             return None
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self.folder / f"{key}{suffix}"
+
+
+def _whole(fit: Fit) -> Fit:
+    """The fit; ValueError where its parts do not go together."""
+    pairs = [(down.shape, up.shape) for down, up in fit.factors.values()]
+    if any(len(d) != 2 or len(u) != 2 or d[0] != u[1] for d, u in pairs):
+        raise ValueError("a layer's halves do not fit")
+    if fit.clean.ndim != 4 or fit.clean.shape != fit.noise.shape:
+        raise ValueError("the latents do not fit")
+    return fit
+
+
+def _curve(alphas: Any, changed: Any, distance: Any) -> PacingCurve:
+    """The curve through these numbers; ValueError or TypeError where they are none or do not rise."""
+    curve = PacingCurve(tuple(map(float, alphas)), tuple(map(float, changed)), str(distance))
+    numbers = (*curve.alphas, *curve.changed)
+    if (
+        len(curve.alphas) < 2
+        or len(curve.alphas) != len(curve.changed)
+        or not all(map(math.isfinite, numbers))
+    ):
+        raise ValueError("it is no curve")
+    return curve
 
 
 def key_of(images: Tensor, settings: Mapping[str, Any]) -> str:

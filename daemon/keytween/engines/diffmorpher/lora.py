@@ -196,7 +196,7 @@ def _pair(tensors: Mapping[str, Tensor], path: Path) -> Factors:
     scales: dict[str, float] = {}
     for key, tensor in tensors.items():
         if key.endswith(".alpha"):
-            scales[_layer(key.removesuffix(".alpha"))] = float(tensor)
+            scales[_layer(key.removesuffix(".alpha"))] = _scale(tensor, path)
         elif match := _PUBLISHED.fullmatch(key):
             halves.setdefault(f"{match[1]}.{match[2]}", {})[match[3]] = tensor.float()
         elif match := _PEFT.fullmatch(key):
@@ -204,10 +204,20 @@ def _pair(tensors: Mapping[str, Tensor], path: Path) -> Factors:
             halves.setdefault(_layer(match[1]), {})[half] = tensor.float()
     if not halves or any(len(pair) != 2 for pair in halves.values()):
         raise LoraUnusable(name=path, detail="it holds no LoRA of attention layers")
+    for name, pair in halves.items():
+        down, up = pair["down"], pair["up"]
+        if down.ndim != 2 or up.ndim != 2 or not 0 < down.shape[0] == up.shape[1]:
+            raise LoraUnusable(name=path, detail=f"the halves of its layer {name} do not fit each other")
     return {
         name: (pair["down"], pair["up"] * (scales.get(name, pair["down"].shape[0]) / pair["down"].shape[0]))
         for name, pair in halves.items()
     }
+
+
+def _scale(tensor: Tensor, path: Path) -> float:
+    if tensor.numel() != 1:
+        raise LoraUnusable(name=path, detail="one of its scales is no number")
+    return float(tensor.float())
 
 
 def _layer(name: str) -> str:

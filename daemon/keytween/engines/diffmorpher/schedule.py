@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PREDICTIONS = ("epsilon", "v_prediction")
+MOST_TIMESTEPS = 100_000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseSchedule:
@@ -23,14 +26,25 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
-        """The schedule that a checkpoint's scheduler config describes."""
+        """The schedule that a checkpoint's scheduler config describes; ValueError where it makes no sense."""
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         wanted = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
         known = {name: config[name] for name in wanted if config.get(name) is not None}
         known |= {"rescale_betas_zero_snr": bool(config.get("rescale_betas_zero_snr", False))}
-        scheduler = DDIMScheduler(**known)
-        return cls(scheduler.alphas_cumprod.double(), config.get("prediction_type", "epsilon"))
+        prediction = config.get("prediction_type", "epsilon")
+        count = known.get("num_train_timesteps", 1000)
+        if prediction not in PREDICTIONS or type(count) is not int or not 0 < count <= MOST_TIMESTEPS:
+            raise ValueError(f"{str(prediction)[:40]!r} over {str(count)[:40]} timesteps")
+        try:
+            alphas = DDIMScheduler(**known).alphas_cumprod.double()
+        except (TypeError, NotImplementedError, ArithmeticError, RuntimeError, IndexError) as error:
+            raise ValueError(str(error)[:200]) from error
+        if not (
+            alphas.ndim == 1 and 0 < len(alphas) <= MOST_TIMESTEPS and ((alphas >= 0) & (alphas <= 1)).all()
+        ):
+            raise ValueError("its noise levels are none")
+        return cls(alphas, prediction)
 
     def timesteps(self, steps: int) -> list[int]:
         """The timesteps of a denoising of so many steps, noisiest first."""

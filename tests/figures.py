@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 
 Measured = Callable[[str, str], None]
-FIGURES = "KEYTWEEN_FIGURES"
-"""Names a file; each line of it is what one attack measured. `scripts/reliability` reads it."""
+FIGURES = os.environ.get("KEYTWEEN_FIGURES")
+"""A file; each line of it is what one attack measured. `scripts/reliability` reads it.
+
+Looked up at once: the tests' settings are their own, and hide the variable.
+"""
 
 
 def note(promise: str, figure: str, test: str) -> None:
     """Notes a figure under a promise's key, such as `6-slow`, with the test or command that found it."""
     print(f"\n{promise}: {figure}")
-    if path := os.environ.get(FIGURES):
+    if FIGURES:
         line = {"promise": promise, "figure": figure, "test": test}
-        with Path(path).open("a", encoding="utf-8") as file:
+        with Path(FIGURES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 

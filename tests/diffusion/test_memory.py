@@ -19,6 +19,7 @@ pytest.importorskip("diffusers")
 from PIL import Image  # noqa: E402
 from spoiling import NAN, NEVER, PHASES, install, no_numbers, seed_for, short_of_memory, spoil  # noqa: E402
 
+from figures import Measured  # noqa: E402
 from keytween.engines.auto import Auto  # noqa: E402
 from keytween.engines.base import Frame, Frugal  # noqa: E402
 from keytween.engines.diffmorpher import DiffMorpher, lora, memory, pipeline  # noqa: E402
@@ -117,7 +118,7 @@ def test_after_a_lean_request_the_next_is_made_as_usual(tiny_sd: Path, pictures:
 
 
 def test_a_study_that_spares_memory_keeps_less_and_learns_the_same(
-    engine: DiffMorpher, tiny_sd: Path
+    engine: DiffMorpher, tiny_sd: Path, measured: Measured
 ) -> None:
     model = engine._open(str(tiny_sd), None)
     kept, factors = [], []
@@ -149,7 +150,9 @@ def test_a_study_that_spares_memory_keeps_less_and_learns_the_same(
                     factors.append(stop.value[0])
                     break
         kept.append(sum(sizes.values()))
-    print(f"kept for the study: {kept[0] / 1e6:.1f} MB, {kept[1] / 1e6:.1f} MB when sparing")
+    measured(
+        "4-study", f"a study keeps {kept[1] / 1e6:.1f} MB of values where it kept {kept[0] / 1e6:.1f} MB"
+    )
     for name, pair in factors[0].items():
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(pair, factors[1][name], strict=True))
     assert kept[1] < 0.5 * kept[0]
@@ -296,13 +299,16 @@ def test_auto_passes_on_how_much_memory_there_is(tiny_sd: Path) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_numbers_that_run_away_never_become_a_drawing(
-    engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture], phase: str
+    engine: DiffMorpher, tiny_sd: Path, pictures: list[Picture], phase: str, measured: Measured
 ) -> None:
     spoil(engine._open(str(tiny_sd), None), phase, no_numbers)
     frames: list[Frame] = []
     with pytest.raises(ModelGaveNothing, match="tiny_sd"):
         frames += made(engine, request(tiny_sd, reschedule="probe"), pictures)
     assert frames == []
+    measured(
+        "4-numbers", f"values that are no numbers, put into each of {len(PHASES)} phases: KT-509, no drawing"
+    )
 
 
 # ---- in the daemon's workers
@@ -330,7 +336,12 @@ def client(
 
 @pytest.mark.timeout(300)
 def test_a_worker_that_runs_out_of_memory_is_followed_by_one_that_takes_less(
-    client: Client, tiny_sd: Path, pictures: list[Picture], blobs: list[bytes], engine: DiffMorpher
+    client: Client,
+    tiny_sd: Path,
+    pictures: list[Picture],
+    blobs: list[bytes],
+    engine: DiffMorpher,
+    measured: Measured,
 ) -> None:
     """In each phase of the engine; the drawings are those that plenty of memory gives, and say how."""
     furthest_apart = 0
@@ -341,8 +352,11 @@ def test_a_worker_that_runs_out_of_memory_is_followed_by_one_that_takes_less(
         assert all(LEAN in frame.note for frame in frames)
         usual = pixels(made(engine, asked, pictures))
         furthest_apart = max(furthest_apart, furthest(found, usual))
-    print(f"at most {furthest_apart} of 255 apart")
     assert furthest_apart <= 1
+    measured(
+        "4-phases",
+        f"in four phases of real workers: all drawn with less, at most {furthest_apart} of 255 apart",
+    )
 
 
 @pytest.mark.timeout(300)

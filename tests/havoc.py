@@ -22,10 +22,11 @@ from keytween.config import Config
 from keytween.jobs.folder import JobFolder
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
-from keytween_wire.messages import FrameMade, JobChanged, JobState, MorphRequest
+from keytween_wire.messages import FrameMade, JobChanged, JobInfo, JobState, MorphRequest
 from trust.jobs import computed
 
 VICTIMS = ("daemon", "worker", "client")
+LOADING = "loading the checkpoint"
 _CLIENT = """
 import sys
 from keytween_wire.client import Client
@@ -52,6 +53,7 @@ class Havoc:
     """Hands jobs of several kinds over, in turn, and kills; `kinds` says what is asked by each name.
 
     `turns` are names in the order that they are handed over in, again and again; without them, each in turn.
+    With `deep` those who wait for the worker wait until its networks are loaded and it is at work with them.
     """
 
     config: Config
@@ -60,6 +62,7 @@ class Havoc:
     turns: Sequence[str] = ()
     seed: int = 7
     longest_s: float = 0.5
+    deep: bool = False
     accepted: dict[str, str] = field(default_factory=dict[str, str])
     kills: list[Killed] = field(default_factory=list[Killed])
     daemon: DaemonProcess = field(init=False)
@@ -118,11 +121,15 @@ class Havoc:
         deadline = time.monotonic() + 60
         with Client(self.daemon.connection) as client:
             client.hello()
-            while not any(job.state is JobState.RUNNING for job in client.jobs()):
+            while not any(map(self._is_at_work, client.jobs())):
                 assert time.monotonic() < deadline, "no worker takes the job"
                 if all(job.state.ended for job in client.jobs()):
                     self.submit(self._next())
                 time.sleep(0.01)
+
+    def _is_at_work(self, job: JobInfo) -> bool:
+        began = bool(job.frames_done) or job.phase not in ("", LOADING)
+        return job.state is JobState.RUNNING and (began or not self.deep)
 
     def _daemon(self) -> None:
         self.daemon.process.kill()

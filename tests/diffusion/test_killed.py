@@ -37,10 +37,10 @@ def test_nothing_is_lost_whoever_is_killed(
         files.append(tmp_path / f"{index}.png")
         files[-1].write_bytes(encode(Picture(drawing))[0])
     _, request, blobs = request_for(files, in_betweens=4, engine="diffmorpher")
-    settings = Diffusion(str(tiny_sd), steps=10, lora_steps=60, lora_rank=2, reschedule="full")
+    settings = Diffusion(str(tiny_sd), steps=20, lora_steps=12, lora_rank=2, reschedule="full")
     kinds = {"diffmorpher": (replace(request, diffusion=settings), blobs)}
     # Whoever kills here is not the job's fault: it must not be given up after three times.
-    havoc = Havoc(replace(config, max_attempts=50), start_daemon, kinds, longest_s=2.0)
+    havoc = Havoc(replace(config, max_attempts=50), start_daemon, kinds, longest_s=2.5, deep=True)
     while len(havoc.kills) < KILLS:
         havoc.round()
     drawn = havoc.finish()

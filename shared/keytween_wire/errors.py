@@ -12,6 +12,10 @@ from typing import ClassVar
 LONGEST_VALUE = 4096
 """As long as a path may be. What a file says of itself may be longer, and would fill a whole message."""
 
+_ORDERS = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {0x09, 0x0A}
+_WRITTEN_OUT = {order: f"\\u{order:04x}" for order in _ORDERS}
+"""What a terminal obeys rather than shows: a picture's profile or a file's name could repaint the screen."""
+
 
 class KeytweenError(Exception):
     """The root of the tree; catch it to catch everything Keytween raises on purpose.
@@ -49,6 +53,7 @@ def _shown(value: object) -> str:
         text = str(value)
     except ValueError:  # Python writes no number of more than 4300 digits
         text = "a number of thousands of digits"
+    text = text[: LONGEST_VALUE + 1].translate(_WRITTEN_OUT)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 

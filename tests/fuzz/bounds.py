@@ -58,6 +58,7 @@ def foreseen(work: Callable[[], T], only: type[KeytweenError] = KeytweenError) -
 def check_error(error: KeytweenError) -> None:
     """Whether an error has a code of its own, a sentence of bearable length, and can travel."""
     assert type(error) is not KeytweenError, f"nobody foresaw {error}"
+    assert not {"\x1b", "\r", "\0", "\x9b"} & set(f"{error}{error.advice}"), repr(str(error))
     assert len(str(error)) + len(error.advice) <= LONGEST_SENTENCE, f"{len(str(error))} characters"
     unpack_dataclass(ErrorInfo, pack_dataclass(error_info(error)))
 

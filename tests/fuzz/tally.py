@@ -30,21 +30,15 @@ class Tally:
 
 
 def read(log: str, seconds: int) -> Tally:
-    """What libFuzzer says at its end. A run that a finding ended is not whole."""
-    done = re.search(r"^Done (\d+) runs in (\d+) second", log, re.M)
-    paths = re.findall(r"cov: (\d+)", log)
+    """What libFuzzer says at the end of each round. A run that a finding ended is not whole."""
+    done = [int(found) for found in re.findall(r"^Done \d+ runs in (\d+) second", log, re.M)]
     return Tally(
-        inputs=_last(log, r"number_of_executed_units: *(\d+)"),
-        seconds=int(done[2]) if done else 0,
-        paths=int(paths[-1]) if paths else 0,
-        megabytes=_last(log, r"peak_rss_mb: *(\d+)"),
-        whole=done is not None and int(done[2]) >= seconds,
+        inputs=sum(map(int, re.findall(r"number_of_executed_units: *(\d+)", log))),
+        seconds=sum(done),
+        paths=max(map(int, re.findall(r"cov: (\d+)", log)), default=0),
+        megabytes=max(map(int, re.findall(r"peak_rss_mb: *(\d+)", log)), default=0),
+        whole=sum(done) >= seconds,
     )
-
-
-def _last(log: str, pattern: str) -> int:
-    found = re.findall(pattern, log)
-    return int(found[-1]) if found else 0
 
 
 def row(target: str, tally: Tally) -> str:

@@ -117,3 +117,16 @@ def test_what_a_file_says_of_itself_fills_no_message() -> None:
 
 def test_a_number_with_too_many_digits_to_write_is_still_said() -> None:
     assert "thousands of digits" in BadSetting(name="seed", value=16**5000, detail="it is large").message
+
+
+@pytest.mark.parametrize("order", ["\x1b[2J", "\r", "\b", "\x07", "\x9b31m", "\u202e", "\u2066", "\0"])
+def test_what_a_terminal_would_obey_is_written_out(order: str) -> None:
+    error = PictureMissing(name=f"a{order}b.png")
+    assert order[0] not in str(error)
+    assert f"a\\u{ord(order[0]):04x}{order[1:]}b.png" in error.message
+    assert from_wire(error.code, error.values).message == error.message
+
+
+def test_names_in_any_script_are_shown_as_they_are() -> None:
+    name = "ひつじ-\u200dעברית-👩\u200d🎨-é\tb\n"
+    assert PictureMissing(name=name).values["name"] == name

@@ -40,7 +40,7 @@ def test_nothing_is_lost_whoever_is_killed(
     settings = Diffusion(str(tiny_sd), steps=20, lora_steps=12, lora_rank=2, reschedule="full")
     kinds = {"diffmorpher": (replace(request, diffusion=settings), blobs)}
     # Whoever kills here is not the job's fault: it must not be given up after three times.
-    havoc = Havoc(replace(config, max_attempts=50), start_daemon, kinds, longest_s=2.5, deep=True)
+    havoc = Havoc(replace(config, max_attempts=50), start_daemon, kinds, longest_s=5.0, deep=True)
     while len(havoc.kills) < KILLS:
         havoc.round()
     drawn = havoc.finish()

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from discs import request_for
@@ -91,6 +93,19 @@ def test_repair_says_nothing_is_wrong_and_does_nothing_where_nothing_is(
     assert len(first.put_back) == 3
     assert (repair(config.state).fault, repair(config.state).put_back) == ("", ())
     assert len(list(config.state.glob(f"{STORE}.damaged-*"))) == 1
+
+
+def test_a_value_that_can_be_read_and_is_not_what_was_written_is_found_by_the_doctor(
+    config: Config, start_daemon: Start, keyframe_files: list[Path]
+) -> None:
+    """The daemon's start looks less closely, so that ten thousand jobs do not hold it up."""
+    lived_in(config, start_daemon, keyframe_files)
+    with closing(sqlite3.connect(config.state / STORE)) as db, db:
+        db.execute("UPDATE jobs SET request = ? WHERE row = 2", (msgpack.packb({"keyframes": 5}),))
+    JobStore(config.state / STORE).close()
+    assert fault_of(config.state / STORE) is not None
+    assert len(repair(config.state).put_back) == 3
+    assert fault_of(config.state / STORE) is None
 
 
 def test_repair_refuses_while_a_daemon_has_the_list(

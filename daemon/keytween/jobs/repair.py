@@ -7,11 +7,12 @@ ended and in which order jobs wait; where that is lost, a job that lacks frames 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -100,10 +101,21 @@ def fault_of(store: Path) -> StoreUnusable | None:
     """What is wrong with a store that no daemon has open; None for nothing. It is read, and nothing else."""
     with _copy(store) as copy:
         try:
-            JobStore(copy).close()
+            _open_whole(copy).close()
         except StoreUnusable as error:
             return StoreUnusable(**{**error.values, "name": store})
     return None
+
+
+def _open_whole(store: Path) -> JobStore:
+    """The store, every value of it looked at; raises StoreUnusable."""
+    opened = JobStore(store)
+    try:
+        opened.check_all()
+    except StoreUnusable:
+        opened.close()
+        raise
+    return opened
 
 
 @contextmanager
@@ -139,29 +151,27 @@ def tidy(store: JobStore, state: Path) -> None:
 
 def adopt(store: JobStore, jobs: Path) -> tuple[PutBack, ...]:
     """Puts every job back whose folder is there and whose row is not; oldest first."""
-    known = store.job_ids()
-    strays = [folder for folder in _folders(jobs) if folder.job_id not in known]
-    return _put_back(store, strays, {})
+    return _put_back(store, _folders(jobs, but=store.job_ids()), {})
 
 
 def set_aside(store: JobStore, state: Path) -> tuple[Path, ...]:
     """Moves folders of jobs that are in no store and say nothing to `damaged-jobs`: nothing is deleted."""
-    known, moved = store.job_ids(), list[Path]()
-    for folder in _folders(state / "jobs"):
-        if folder.job_id not in known:
-            target = state / ASIDE / f"{folder.job_id}-{_now()}"
-            target.parent.mkdir(exist_ok=True, mode=0o700)
-            folder.path.rename(target)
-            moved.append(target)
+    moved = list[Path]()
+    for folder in _folders(state / "jobs", but=store.job_ids()):
+        target = state / ASIDE / f"{folder.job_id}-{_now()}"
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        folder.path.rename(target)
+        moved.append(target)
     return tuple(moved)
 
 
-def _folders(jobs: Path) -> list[JobFolder]:
+def _folders(jobs: Path, *, but: Collection[str] = ()) -> list[JobFolder]:
+    """The jobs' folders, in the order of their names, without those of known ids: of those there are many."""
     found = list[JobFolder]()
-    for path in sorted(jobs.iterdir()) if jobs.is_dir() else ():
+    for name in sorted({*(os.listdir(jobs) if jobs.is_dir() else ())} - {*but}):
         with suppress(BadSetting):
-            if path.is_dir():
-                found.append(JobFolder(jobs, path.name))
+            if (jobs / name).is_dir():
+                found.append(JobFolder(jobs, name))
     return found
 
 
@@ -240,7 +250,7 @@ def repair(state: Path) -> Repair:
     _finish_swap(store)
     with _copy(store) as copy:
         try:
-            opened = JobStore(store)
+            opened = _open_whole(store)
         except StoreUnusable as error:
             if error.values.get("why") != DAMAGED:
                 raise

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from keytween.jobs.folder import FrameFile, Order
 from keytween.jobs.job import check_job_id, check_move
-from keytween_wire.codec import error_info, pack_dataclass, unpack_dataclass
+from keytween_wire.codec import check_packed, error_info, pack_dataclass, unpack_dataclass
 from keytween_wire.errors import (
     BadSetting,
     DiskFull,
@@ -141,15 +141,28 @@ class JobStore:
             raise self._unopened(error) from error
 
     def _check(self) -> None:
-        """Whether SQLite finds the file whole, and we every row of it."""
+        """Whether SQLite finds the file whole and every row can be read; quick: each start waits for it."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found).splitlines()[-1])
         with self._looking():
-            for row in self._db.execute("SELECT * FROM jobs"):
+            for job_id, state, request, error in self._db.execute(
+                "SELECT job_id, state, request, error FROM jobs"
+            ):
+                check_job_id(job_id)
+                JobState(state)
+                check_packed(request)
+                if error:
+                    check_packed(error)
+            for kind, body in self._db.execute("SELECT kind, body FROM events"):
+                _KINDS[kind]
+                check_packed(body)
+
+    def check_all(self) -> None:
+        """Whether every row is what was written, down to its last value; raises StoreUnusable."""
+        with self._looking():
+            for row in self._db.execute("SELECT request, error FROM jobs"):
                 unpack_dataclass(MorphRequest, row["request"])
-                check_job_id(row["job_id"])
-                JobState(row["state"])
                 if row["error"]:
                     unpack_dataclass(ErrorInfo, row["error"])
             for row in self._db.execute("SELECT kind, body FROM events"):

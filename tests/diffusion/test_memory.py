@@ -246,7 +246,7 @@ def test_the_processors_own_refusal_is_understood() -> None:
 _SQUEEZED = """
 import resource, sys
 import numpy as np, psutil
-sys.path.insert(0, {here!r})
+sys.path[:0] = [{here!r}, {tests!r}]
 from test_memory import DiffMorpher, Picture, OutOfMemory, Path, made, request, torch
 torch.set_num_threads(1)
 engine, checkpoint = DiffMorpher(device="cpu"), Path({checkpoint!r})
@@ -266,7 +266,8 @@ assert len(made(engine, request(checkpoint), pictures)) == 4
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
 def test_a_process_that_may_take_no_more_memory_says_so_and_lives(tiny_sd: Path) -> None:
     """A real limit of 48 MB more, and a picture that needs more than that."""
-    script = _SQUEEZED.format(here=str(Path(__file__).parent), checkpoint=str(tiny_sd))
+    here = Path(__file__).parent
+    script = _SQUEEZED.format(here=str(here), tests=str(here.parent), checkpoint=str(tiny_sd))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=200
     )

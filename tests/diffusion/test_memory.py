@@ -273,7 +273,8 @@ def test_a_process_that_may_take_no_more_memory_says_so_and_lives(tiny_sd: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "There is not enough memory for this tween: while " in done.stdout
-    assert " GB more were wanted and " in done.stdout
+    # How much was wanted stands there only where the allocator says so, and not every refusal is its own.
+    assert " GB were free" in done.stdout
 
 
 def test_memory_that_comes_back_is_waited_for_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from discs import request_for
 from figures import Measured
-from havoc import Havoc
+from havoc import LOADING, Havoc
 from keytween.config import Config
 from keytween.images import Picture, encode
 from keytween.starter import DaemonProcess
@@ -44,7 +44,8 @@ def test_nothing_is_lost_whoever_is_killed(
     while len(havoc.kills) < KILLS:
         havoc.round()
     drawn = havoc.finish()
-    found = {kill.doing for kill in havoc.kills}
-    assert len(found) >= 3, found
+    idle = ("waiting", "beginning", "done", LOADING)
+    at_work = [kill.doing for kill in havoc.kills if not kill.doing.endswith(idle)]
+    assert len(at_work) >= KILLS // 3, havoc.tally()
     measured("1-kill-diffusion", f"{havoc.tally()}: none of {len(havoc.accepted)} jobs lost")
     measured("2-twice-diffusion", f"{drawn} drawings: each computed once, and as undisturbed")

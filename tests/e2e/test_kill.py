@@ -48,7 +48,7 @@ def test_nothing_is_lost_whoever_is_killed(
     drawings = havoc.finish()
     found = {kill.doing for kill in havoc.kills}
     assert {doing.split(":")[0] for doing in found} == {"dissolve", "flow"}
-    assert len(found) >= 5, found
+    assert len(found) >= 4, found
     measured("1-kill", f"{havoc.tally()}: none of {len(havoc.accepted)} jobs lost")
     measured("2-twice", f"{drawings} drawings over {KILLS} kills: each computed once, and as undisturbed")
 

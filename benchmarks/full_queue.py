@@ -46,11 +46,9 @@ def fill(config: Config, count: int, blobs: list[bytes]) -> None:
     store.close()
 
 
-def held(config: Config, blobs: list[bytes]) -> tuple[DaemonProcess, psutil.Process, float]:
-    """A daemon whose worker is stopped in the middle of a job, and how long the daemon took to start."""
-    began = time.perf_counter()
+def held(config: Config, blobs: list[bytes]) -> tuple[DaemonProcess, psutil.Process]:
+    """A daemon and its worker, which is stopped in the middle of a job."""
     daemon = start(config)
-    took = time.perf_counter() - began
     with Client(daemon.connection) as client:
         client.hello()
         job_id = uuid.uuid4().hex
@@ -59,7 +57,7 @@ def held(config: Config, blobs: list[bytes]) -> tuple[DaemonProcess, psutil.Proc
             time.sleep(0.01)
     (worker,) = psutil.Process(daemon.process.pid).children()
     worker.suspend()
-    return daemon, worker, took
+    return daemon, worker
 
 
 def measure(config: Config, blobs: list[bytes], rounds: int) -> Times:
@@ -70,7 +68,7 @@ def measure(config: Config, blobs: list[bytes], rounds: int) -> Times:
         daemon = start(config)
         starts.append(time.perf_counter() - began)
         daemon.stop()
-    daemon, worker, _ = held(config, blobs)
+    daemon, worker = held(config, blobs)
     with Client(daemon.connection) as client:
         client.hello()
         newest = [uuid.uuid4().hex for _ in range(rounds)]

@@ -16,6 +16,7 @@ try:
     from discs import draw_disc
     from keytween.config import Config, load
     from keytween.starter import DaemonProcess, start
+    from keytween_wire.client import Client
 except ImportError:
     pass
 
@@ -56,6 +57,14 @@ def start_daemon(config: Config) -> Iterator[Callable[..., DaemonProcess]]:
 def daemon(start_daemon: Callable[..., DaemonProcess]) -> DaemonProcess:
     """A running daemon."""
     return start_daemon()
+
+
+@pytest.fixture
+def client(daemon: DaemonProcess) -> Iterator[Client]:
+    """A client of that daemon."""
+    with Client(daemon.connection) as opened:
+        opened.hello()
+        yield opened
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from keytween.config import Config
 from keytween.jobs.folder import JobFolder
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
-from keytween_wire.messages import FrameMade, JobChanged, JobInfo, JobState, MorphRequest
-from trust.jobs import computed
+from keytween_wire.messages import JobInfo, JobState, MorphRequest
+from trust.jobs import computed, finish
 
 VICTIMS = ("daemon", "worker", "client")
 LOADING = "loading the checkpoint"
@@ -176,19 +176,12 @@ class Havoc:
         return count
 
     def _frames(self, job_id: str) -> dict[int, str]:
-        """A job's drawings as a client gets them that asks from the beginning."""
+        """The digests of a job's drawings as a client gets them that asks from the beginning."""
         with Client(self.daemon.connection) as client:
             client.hello()
-            received = list(client.events(job_id))
-        last = received[-1].message
-        assert isinstance(last, JobChanged)
-        assert last.state is JobState.DONE, last
-        frames: dict[int, str] = {}
-        for each in received:
-            if isinstance(each.message, FrameMade):
-                assert hashlib.sha256(each.blobs[0]).hexdigest() == each.message.digest
-                frames[each.message.index] = each.message.digest
-        return frames
+            frames, ended = finish(client, job_id)
+        assert ended.state is JobState.DONE, ended
+        return {index: hashlib.sha256(data).hexdigest() for index, data in frames.items()}
 
     def forget(self) -> None:
         """Clears the jobs that were looked at."""

@@ -212,14 +212,12 @@ def judge(samples: list[Sample], soaking: Soak, output: Path) -> bool:
 
 def kill(folder: Path, config: Config, begin: Callable[[Config], DaemonProcess], count: int) -> None:
     """So many random kills over all engines; raises AssertionError where something was lost."""
-    turns = ["dissolve"] * 6 + ["flow"] * 2 + ["diffmorpher"]
-    jobs, killed, drawings = 0, Counter[str](), 0
+    jobs = drawings = 0
     asked = kinds(folder)
-    turns = [turn for turn in turns if turn in asked]
+    turns = [turn for turn in ["dissolve"] * 6 + ["flow"] * 2 + ["diffmorpher"] if turn in asked]
     havoc = Havoc(replace(config, max_attempts=100), begin, asked, turns)
     for number in range(1, count + 1):
         havoc.round()
-        killed[havoc.kills[-1].doing] += 1
         if number % 50 == 0 or number == count:
             jobs, drawings = jobs + len(havoc.accepted), drawings + havoc.finish()
             havoc.forget()

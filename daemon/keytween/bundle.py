@@ -25,10 +25,11 @@ from keytween.config import Config
 from keytween.cover import Cover, words_of
 from keytween.doctor import Finding, examine
 from keytween.jobs.folder import translate
-from keytween.jobs.store import Sight, look
+from keytween.jobs.store import STORE, Sight, look
 from keytween.keys import CLIENT_KEY, SERVER_KEY
 from keytween.log_file import files_of
 from keytween.logs import FIELDS, OUTPUT
+from keytween.private import opener
 from keytween_wire.connection import Connection
 from keytween_wire.errors import BadSetting, KeytweenError
 from keytween_wire.messages import JobInfo, MorphRequest
@@ -56,8 +57,10 @@ def write(config: Config, path: Path) -> list[Part]:
     """
     parts = collect(config)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with (
+            open(path, "xb", opener=opener) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
             for part in parts:
                 archive.writestr(part.name, part.data)
     except FileExistsError as error:
@@ -93,7 +96,7 @@ def default_name() -> str:
 
 def _look(config: Config) -> tuple[Sight | None, str]:
     try:
-        return look(config.state / "jobs.sqlite"), ""
+        return look(config.state / STORE), ""
     except KeytweenError as error:
         return None, error.code
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -66,29 +66,20 @@ def _print_jobs(jobs: Sequence[JobInfo]) -> None:
 
 
 def _jobs_cancel(options: argparse.Namespace) -> int:
-    from keytween_wire.errors import BadSetting
-
-    if not options.jobs and not options.all:
-        raise BadSetting(name="jobs", value="(none)", detail="name the jobs, or add --all")
+    _refuse_nothing(options)
     with daemon() as client:
-        known = [job for job in client.jobs() if not job.state.ended]
-        chosen = (
-            [job.job_id for job in known] if options.all else [_find_job(client, j) for j in options.jobs]
-        )
+        chosen = _chosen(client, options, lambda job: not job.state.ended)
         for job_id in chosen:
             client.cancel(job_id)
     return _report_count(options, "cancelled", len(chosen))
 
 
 def _jobs_retry(options: argparse.Namespace) -> int:
-    from keytween_wire.errors import BadSetting
     from keytween_wire.messages import JobState
 
-    if not options.jobs and not options.all:
-        raise BadSetting(name="jobs", value="(none)", detail="name the jobs, or add --all")
+    _refuse_nothing(options)
     with daemon() as client:
-        failed = [job.job_id for job in client.jobs() if job.state is JobState.FAILED]
-        chosen = failed if options.all else [_find_job(client, job) for job in options.jobs]
+        chosen = _chosen(client, options, lambda job: job.state is JobState.FAILED)
         count = sum(client.retry(job_id) for job_id in chosen)
     return _report_count(options, "tried again", count)
 
@@ -100,6 +91,20 @@ def _jobs_clear(options: argparse.Namespace) -> int:
         else:
             count = client.clear()
     return _report_count(options, "cleared", count)
+
+
+def _refuse_nothing(options: argparse.Namespace) -> None:
+    from keytween_wire.errors import BadSetting
+
+    if not options.jobs and not options.all:
+        raise BadSetting(name="jobs", value="(none)", detail="name the jobs, or add --all")
+
+
+def _chosen(client: Client, options: argparse.Namespace, meant: Callable[[JobInfo], bool]) -> list[str]:
+    """The ids of the jobs that were named, of all that are `meant` with --all."""
+    if options.all:
+        return [job.job_id for job in client.jobs() if meant(job)]
+    return [_find_job(client, job) for job in options.jobs]
 
 
 def _report_count(options: argparse.Namespace, verb: str, count: int) -> int:

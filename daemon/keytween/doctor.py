@@ -14,7 +14,8 @@ from typing import Any
 from keytween.config import Config, config_file
 from keytween.devices import gpus
 from keytween.engines import choose, engine_infos
-from keytween.jobs.repair import STORE, Repair, fault_of, repair
+from keytween.jobs.repair import Repair, fault_of, repair
+from keytween.jobs.store import STORE
 from keytween.keys import KeyPair
 from keytween.models import registered
 from keytween.server import sole_daemon

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import filelock
 
+from keytween.private import opener
+
 BYTES, KEPT = 2 << 20, 4
 """How large a file of the log may be, and how many older ones are kept beside the newest."""
 LOCK_WITHIN_S = 0.2
@@ -48,13 +50,9 @@ class SharedFile(logging.Handler):
                 self._lock.release()
 
     def _append(self, line: bytes) -> None:
-        handle = os.open(
-            self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600
-        )
-        try:
-            os.write(handle, line)
-        finally:
-            os.close(handle)
+        # Without a buffer, the line is one write.
+        with open(self._path, "ab", buffering=0, opener=opener) as file:
+            file.write(line)
 
     def _is_full(self, more: int) -> bool:
         with suppress(FileNotFoundError):

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from keytween.cover import Cover
 from keytween.log_file import Flood, SharedFile
+from keytween.private import opener
 from keytween_wire.errors import KeytweenError
 
 Figure = str | int | float | bool | None
@@ -68,8 +69,7 @@ def begin(path: Path, *, process: str, device: str | None = None) -> None:
 
 def open_output(log: Path) -> BinaryIO:
     """The file beside the log, to add to its end what libraries print; for this user alone."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(log.with_name(OUTPUT), flags, 0o600), "ab", buffering=0)
+    return open(log.with_name(OUTPUT), "ab", buffering=0, opener=opener)
 
 
 class JsonLines(logging.Formatter):

@@ -105,11 +105,6 @@ class Porter:
         """Whether it does its work; without it nobody can come in."""
         return self._thread.is_alive()
 
-    @property
-    def connections(self) -> int:
-        """How many there are."""
-        return len(self._guests)
-
     def stop(self) -> None:
         """Ends every connection, and takes no more."""
         self._stopping = True

@@ -27,8 +27,8 @@ from keytween.engines import AUTO, choose, engine_infos
 from keytween.jobs.dispatch import Dispatch, Patience
 from keytween.jobs.folder import FrameFile, JobFolder, Order, remove, sync_folder
 from keytween.jobs.link import Said, hear, say
-from keytween.jobs.repair import STORE, tidy
-from keytween.jobs.store import JobStore
+from keytween.jobs.repair import tidy
+from keytween.jobs.store import STORE, JobStore
 from keytween.logs import COVER, note, warn
 from keytween.models import KNOWN, registered, resolve
 from keytween.private import own_folder

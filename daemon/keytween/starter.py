@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from keytween.config import PREFIX, Config
@@ -59,16 +59,7 @@ def start(config: Config, *, parent: int = 0, arguments: tuple[str, ...] = ()) -
 
 
 def _environment(config: Config) -> dict[str, str]:
-    names = (
-        "max_megapixels",
-        "max_attempts",
-        "idle_s",
-        "hang_s",
-        "queued_jobs",
-        "devices",
-        "bind",
-        "metrics",
-    )
+    names = {field.name for field in fields(config)} - {"state", "connection"}
     settings = {PREFIX + name.upper(): str(getattr(config, name)) for name in names}
     places = {PREFIX + "STATE": str(config.state), ENVIRONMENT: str(config.connection)}
     return {**os.environ, **settings, **places}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,13 +60,6 @@ from keytween_wire.messages import (
     Submit,
     Watch,
 )
-
-
-@pytest.fixture
-def client(daemon: DaemonProcess) -> Iterator[Client]:
-    with Client(daemon.connection) as opened:
-        opened.hello()
-        yield opened
 
 
 def finish(client: Client, job_id: str) -> JobChanged:

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,22 +15,11 @@ from keytween.engines.diffmorpher import checkpoints, lora
 from keytween.engines.diffmorpher.fits import Fit, FitStore
 from keytween.engines.diffmorpher.reschedule import PacingCurve
 from keytween_wire.errors import CheckpointUnusable, LoraUnusable
-
-ROOT = Path(__file__).resolve().parents[2]
+from replayed import replay
 
 
 def test_no_seed_and_no_finding_does_any_harm_with_pytorch_either(tmp_path: Path) -> None:
-    path = os.pathsep.join(str(ROOT / part) for part in ("daemon", "shared", "tests/fuzz"))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "fuzz" / "replay.py"), "weights", "30"],
-        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    replay("weights", 30, tmp_path)
 
 
 @pytest.mark.parametrize(

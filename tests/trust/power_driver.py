@@ -13,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 from keytween.jobs.folder import JobFolder, Order, remove
-from keytween.jobs.repair import STORE, tidy
-from keytween.jobs.store import JobStore
+from keytween.jobs.repair import tidy
+from keytween.jobs.store import STORE, JobStore
 from keytween_wire.messages import JobState, KeyframeImage, MorphRequest
 
 JOBS, FRAMES = 4, 3

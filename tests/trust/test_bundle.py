@@ -18,6 +18,7 @@ import pytest
 
 import ordeal
 from discs import draw_disc, request_for
+from figures import Measured
 from keytween import bundle, cli
 from keytween.config import Config, load
 from keytween.jobs.folder import Order
@@ -29,7 +30,6 @@ from keytween_wire.connection import Connection
 from keytween_wire.messages import Diffusion
 
 from . import jobs
-from .conftest import Measured
 
 PROMPT, NEGATIVE, NAME, LABEL = "a canary of glass", "sooty lungs", "SQ010_secret_v003.png", "Untitled Dragon"
 LORA, CHECKPOINT = "/films/loras/heroine.safetensors", "/films/models/studio-house-style"

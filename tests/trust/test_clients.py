@@ -18,6 +18,7 @@ import zmq
 
 import ordeal
 from discs import draw_disc, request_for
+from figures import Measured
 from keytween.config import Config
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
@@ -27,14 +28,6 @@ from keytween_wire.messages import FrameMade, JobState, Ping, Watch
 
 from . import jobs, proc
 from .cable import Cable
-from .conftest import Measured
-
-
-@pytest.fixture
-def client(daemon: DaemonProcess) -> Iterator[Client]:
-    with Client(daemon.connection) as opened:
-        opened.hello()
-        yield opened
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import ordeal
+from figures import Measured
 from keytween.config import Config
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
 from keytween_wire.messages import JobState, Progressed
 
 from . import jobs
-from .conftest import Measured
 
 DAY = 86400.0
 _SITE = """

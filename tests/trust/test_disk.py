@@ -16,18 +16,17 @@ import numpy as np
 import pytest
 
 from discs import request_for
+from figures import Measured
 from keytween.config import Config
 from keytween.images import Picture, write
 from keytween.jobs.folder import JobFolder
-from keytween.jobs.repair import STORE
-from keytween.jobs.store import JobStore
+from keytween.jobs.store import STORE, JobStore
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
 from keytween_wire.errors import DaemonWouldNotStart, DiskFull, KeytweenError
 from keytween_wire.messages import JobInfo, JobState
 
 from . import jobs, stores
-from .conftest import Measured
 from .disks import Disk, mounted
 
 Start = Callable[..., DaemonProcess]

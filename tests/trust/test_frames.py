@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from discs import draw_disc
+from figures import Measured
 from keytween.config import Config
 from keytween.jobs.folder import JobFolder
 from keytween.starter import DaemonProcess
@@ -17,14 +18,6 @@ from keytween_wire.errors import KeytweenError
 from keytween_wire.messages import JobState
 
 from . import jobs
-from .conftest import Measured
-
-
-@pytest.fixture
-def client(daemon: DaemonProcess) -> Iterator[Client]:
-    with Client(daemon.connection) as opened:
-        opened.hello()
-        yield opened
 
 
 def flipped(path: Path) -> None:

@@ -10,30 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Measured
+from figures import Measured
+from replayed import FUZZ, ROOT, replay
 
-ROOT = Path(__file__).resolve().parents[2]
-FUZZ = ROOT / "tests" / "fuzz"
 TARGETS = sorted(path.name for path in (FUZZ / "seeds").iterdir())
 CHANGES = 15
 """Of each seed; they are the same ones every time."""
-
-
-def replay(target: str, changes: int, folder: Path) -> str:
-    """What `replay.py` prints of a target; fails with what it found."""
-    path = os.pathsep.join(str(ROOT / part) for part in ("daemon", "shared", "tests/fuzz"))
-    command = [sys.executable, str(FUZZ / "replay.py"), target, str(changes)]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(folder)},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize("target", TARGETS)

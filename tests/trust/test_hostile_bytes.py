@@ -12,7 +12,7 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from discs import request_for
+from figures import Measured
 from keytween.config import Config
 from keytween.jobs.folder import JobFolder, Order
 from keytween.shots import conform, reading, unpack
@@ -52,18 +53,10 @@ from keytween_wire.messages import (
 )
 
 from . import jobs, proc
-from .conftest import Measured
 
 HEADER = msgpack.packb({"v": 1, "type": "list-jobs", "n": 7})
 LIMIT = 1 << 20
 """Bytes of a message's body."""
-
-
-@pytest.fixture
-def client(daemon: DaemonProcess) -> Iterator[Client]:
-    with Client(daemon.connection) as opened:
-        opened.hello()
-        yield opened
 
 
 # ---- messages

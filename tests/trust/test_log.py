@@ -22,6 +22,7 @@ import pytest
 
 import ordeal
 from discs import draw_disc, request_for
+from figures import Measured
 from keytween import cli, logs
 from keytween.config import Config
 from keytween.cover import HIDDEN, Cover
@@ -32,7 +33,6 @@ from keytween_wire.errors import PictureDamaged
 from keytween_wire.messages import Diffusion, JobState, Ping
 
 from . import jobs
-from .conftest import Measured
 
 PROMPT, OTHER_PROMPT = "a canary made of glass", "owl"
 NAME, LABEL = "SQ010_secret_scene_v003.png", "Untitled Dragon Film"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Measured
+from figures import Measured
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("daemon", "shared", "addon", "packaging", "scripts", "benchmarks")

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from figures import Measured
 from keytween.jobs.folder import JobFolder
-from keytween.jobs.repair import ASIDE, STORE, tidy
-from keytween.jobs.store import JobStore
+from keytween.jobs.repair import ASIDE, tidy
+from keytween.jobs.store import STORE, JobStore
 from keytween_wire.errors import KeytweenError
 from keytween_wire.messages import JobState
 
 from . import power
-from .conftest import Measured
 from .power import Step
 
 DRIVER = Path(__file__).parent / "power_driver.py"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from discs import draw_disc
+from figures import Measured
 from keytween.config import Config
 from keytween.starter import DaemonProcess
 from keytween_wire import codec
@@ -48,7 +49,6 @@ from keytween_wire.messages import (
 )
 
 from .chance import play
-from .conftest import Measured
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fuzz"))
 import mutations

@@ -18,6 +18,7 @@ import pytest
 import zmq
 
 from discs import draw_disc
+from figures import Measured
 from keytween.authorised import AuthorisedKeys
 from keytween.config import Config
 from keytween.joining import client_key, join, server_key
@@ -32,7 +33,6 @@ from keytween_wire.messages import FrameMade, JobState, Ping, Welcome
 
 from . import jobs
 from .cable import Cable
-from .conftest import Measured
 from .two_machines import DAEMON_ADDRESS, PORT, Machine, two_machines
 
 PLACE = f"{DAEMON_ADDRESS}:{PORT}"

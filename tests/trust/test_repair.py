@@ -14,19 +14,19 @@ import msgpack
 import pytest
 
 from discs import request_for
+from figures import Measured
 from keytween import cli
 from keytween.config import Config
 from keytween.doctor import examine
 from keytween.jobs.folder import FrameFile, JobFolder, Order
-from keytween.jobs.repair import ASIDE, STORE, PutBack, fault_of, repair
-from keytween.jobs.store import DAMAGED, JobStore
+from keytween.jobs.repair import ASIDE, PutBack, fault_of, repair
+from keytween.jobs.store import DAMAGED, STORE, JobStore
 from keytween.starter import DaemonProcess
 from keytween_wire.client import Client
 from keytween_wire.errors import DaemonWouldNotStart, DiskFull, PictureMissing, StoreUnusable
 from keytween_wire.messages import JobChanged, JobState
 
 from . import jobs, stores
-from .conftest import Measured
 
 Start = Callable[..., DaemonProcess]
 

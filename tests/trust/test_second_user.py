@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from figures import Measured
 from keytween import doors
 from keytween.authorised import AuthorisedKeys
 from keytween.config import Config
@@ -32,7 +33,6 @@ from keytween_wire.connection import Connection
 from keytween_wire.errors import ConnectionFileUnsafe, DaemonWouldNotStart, FileUnsafe, KeytweenError
 
 from . import jobs
-from .conftest import Measured
 
 NOBODY = 65534
 Start = Callable[..., DaemonProcess]

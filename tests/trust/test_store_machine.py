@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from figures import Measured
 from keytween.jobs.folder import FrameFile, Order
 from keytween.jobs.job import MOVES, MoveRefused
 from keytween.jobs.store import JobStore
@@ -27,7 +28,6 @@ from keytween_wire.errors import JobIdTaken, KeytweenError, PictureMissing, Queu
 from keytween_wire.messages import FrameMade, JobChanged, JobState, KeyframeImage, MorphRequest, Progressed
 
 from .chance import play
-from .conftest import Measured
 
 IMAGES = tuple(KeyframeImage(letter * 64, ".png") for letter in "abc")
 REQUESTS = (MorphRequest(IMAGES, ((0.25, 0.5), (0.75,))), MorphRequest(IMAGES[:2], ((0.5,),), seed=7))

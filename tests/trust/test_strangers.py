@@ -16,6 +16,7 @@ from dataclasses import replace
 import pytest
 import zmq
 
+from figures import Measured
 from keytween import doors
 from keytween.config import Config
 from keytween.keys import KeyPair
@@ -28,7 +29,6 @@ from keytween_wire.errors import DaemonError, KeyRefused
 from keytween_wire.messages import Done, Ping
 
 from . import proc
-from .conftest import Measured
 
 pytestmark = pytest.mark.skipif(not proc.THERE, reason="counts memory as Linux tells it")
 

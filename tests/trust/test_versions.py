@@ -10,14 +10,13 @@ import pytest
 
 import next_version
 from discs import request_for
+from figures import Measured
 from keytween.starter import DaemonProcess
 from keytween_wire import OLDEST, PROTOCOL
 from keytween_wire.client import Client
 from keytween_wire.codec import decode, encode
 from keytween_wire.errors import ProtocolMismatch
 from keytween_wire.messages import FrameMade, Hello, JobState, Ping, Welcome
-
-from .conftest import Measured
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import ordeal
+from figures import Measured
 from keytween.config import Config
 from keytween.jobs.dispatch import CANCEL_GRACE_S, MOST_LEAN
 from keytween.starter import DaemonProcess
@@ -20,7 +21,6 @@ from keytween_wire.client import Client
 from keytween_wire.messages import JobState
 
 from . import jobs, proc
-from .conftest import Measured
 
 WITHIN_S = 10.0
 
@@ -28,13 +28,6 @@ WITHIN_S = 10.0
 @pytest.fixture(autouse=True)
 def misbehaving(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     ordeal.install(tmp_path / "packages", monkeypatch)
-
-
-@pytest.fixture
-def client(daemon: DaemonProcess) -> Iterator[Client]:
-    with Client(daemon.connection) as opened:
-        opened.hello()
-        yield opened
 
 
 def fails_with(client: Client, files: list[Path], seed: int) -> str:

@@ -94,7 +94,6 @@ class Dispatch:
     _seats: list[_Seat] = field(init=False)
     tally: Tally = field(default_factory=Tally)
     _trimmed: float = 0.0
-    _began: dict[str, float] = field(default_factory=dict[str, float])
     _durations: deque[float] = field(default_factory=lambda: deque[float](maxlen=20))
 
     def __post_init__(self) -> None:
@@ -120,7 +119,6 @@ class Dispatch:
         if self.store.job(job_id).state.ended:
             return False
         self.store.move(job_id, JobState.CANCELLED)
-        self._began.pop(job_id, None)
         self.changed(job_id)
         note("job-cancelled", job=job_id)
         for _, child in self._children():
@@ -191,7 +189,7 @@ class Dispatch:
         if isinstance(said, Ended):
             self._ended(seat, child, said)
         elif isinstance(said, FrameReady | Found | Working) and self._runs(child, said.job_id):
-            self._note(said)
+            self._note(child, said)
 
     def _runs(self, child: Child, job_id: str) -> bool:
         return job_id == child.job_id and self._state(job_id) is JobState.RUNNING
@@ -203,13 +201,13 @@ class Dispatch:
         except UnknownJob:
             return None
 
-    def _note(self, said: FrameReady | Found | Working) -> None:
+    def _note(self, child: Child, said: FrameReady | Found | Working) -> None:
         job_id = said.job_id
         match said:
             case FrameReady():
                 frame = FrameFile(said.index, said.digest, said.suffix, said.size)
                 if self.store.add_frame(job_id, frame, note=said.note) and said.computed:
-                    self._count_frame(job_id)
+                    self._count_frame(child)
             case Found():
                 for index in self.store.frames(job_id).keys() - set(said.indices):
                     self.store.drop_frame(job_id, index)
@@ -219,18 +217,16 @@ class Dispatch:
                 )
         self.changed(job_id)
 
-    def _count_frame(self, job_id: str) -> None:
+    def _count_frame(self, child: Child) -> None:
         now = time.monotonic()
         self.tally.frames += 1
-        for _, child in self._children():
-            if child.job_id == job_id:
-                self.tally.seconds.append(now - child.frame_at)
-                child.frame_at = now
+        self.tally.seconds.append(now - child.frame_at)
+        child.frame_at = now
 
     def _ended(self, seat: _Seat, child: Child, said: Ended) -> None:
         """Notes how the job ended. The store comes first: should it fail, the same is heard again."""
         if self._state(said.job_id) is JobState.RUNNING and not said.abandoned:
-            self._conclude(said)
+            self._conclude(child, said)
             self.changed(said.job_id)
         child.job_id, child.abandoned_at, child.idle_since = "", 0.0, time.monotonic()
         if said.starved:
@@ -239,10 +235,10 @@ class Dispatch:
             seat.child, seat.not_before = None, time.monotonic() + RECOVERY_S
         self._hand_out(seat, time.monotonic())
 
-    def _conclude(self, said: Ended) -> None:
+    def _conclude(self, child: Child, said: Ended) -> None:
         job = self.store.job(said.job_id)
         if said.error is None and job.frames_done == job.frames_total:
-            seconds = time.monotonic() - self._began.pop(said.job_id, time.monotonic())
+            seconds = time.monotonic() - child.given_at
             self._durations.append(seconds)
             self.store.move(said.job_id, JobState.DONE)
             note("job-done", job=said.job_id, frames=job.frames_done, seconds=seconds)
@@ -274,7 +270,6 @@ class Dispatch:
                 seat.child = self._start(seat)
             return
         self.store.move(job_id, JobState.RUNNING)
-        self._began[job_id] = now
         self.changed(job_id)
         note("job-started", job=job_id, device=seat.name, worker=child.process.pid)
         self._give(child, job_id)
@@ -338,6 +333,5 @@ class Dispatch:
 
     def _failed(self, job_id: str, error: KeytweenError) -> None:
         """Notes the code alone: what an error says may name pictures, and its worker has told of it."""
-        self._began.pop(job_id, None)
         self.store.move(job_id, JobState.FAILED, error=error)
         warn("job-failed", job=job_id, error_code=error.code)

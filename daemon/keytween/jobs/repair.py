@@ -20,13 +20,12 @@ from pathlib import Path
 
 from keytween.jobs.folder import UNFINISHED, JobFolder, Order, sync_folder
 from keytween.jobs.job import check_job_id
-from keytween.jobs.store import DAMAGED, JobStore, Rebuilt
+from keytween.jobs.store import DAMAGED, STORE, JobStore, Rebuilt
 from keytween.logs import note, warn
 from keytween_wire.codec import unpack_dataclass
 from keytween_wire.errors import BadSetting, MessageError, StoreUnusable
 from keytween_wire.messages import ErrorInfo, FrameMade, JobState, MorphRequest
 
-STORE = "jobs.sqlite"
 ASIDE = "damaged-jobs"
 """Where a job's folder goes when nothing says what was asked for."""
 _BESIDE = ("", "-wal", "-shm", "-journal")

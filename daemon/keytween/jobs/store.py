@@ -40,6 +40,8 @@ from keytween_wire.messages import (
     Progressed,
 )
 
+STORE = "jobs.sqlite"
+"""What the file is called, in the state folder."""
 SCHEMA = 2
 COPIES = 3
 DAMAGED, IN_USE, NEWER = "damaged", "in use", "newer"
